@@ -1,0 +1,150 @@
+//! Who is who: members, groups, terms, incarnations.
+
+use crate::limits::NAME_BYTES_MAX;
+use arrayvec::ArrayString;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// One of the three voters. Nodes own groups; the witness owns nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Member {
+    /// The first node of the configuration; its terms are odd.
+    First,
+    /// The second node of the configuration; its terms are even.
+    Second,
+    /// The third voter.
+    Witness,
+}
+
+impl Member {
+    /// All three.
+    pub const ALL: [Self; 3] = [Self::First, Self::Second, Self::Witness];
+
+    /// The other node; the witness has none.
+    #[must_use]
+    pub const fn peer(self) -> Option<Self> {
+        match self {
+            Self::First => Some(Self::Second),
+            Self::Second => Some(Self::First),
+            Self::Witness => None,
+        }
+    }
+
+    /// The two other members.
+    #[must_use]
+    pub const fn others(self) -> [Self; 2] {
+        match self {
+            Self::First => [Self::Second, Self::Witness],
+            Self::Second => [Self::First, Self::Witness],
+            Self::Witness => [Self::First, Self::Second],
+        }
+    }
+
+    /// 0, 1 or 2, for tables.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        match self {
+            Self::First => 0,
+            Self::Second => 1,
+            Self::Witness => 2,
+        }
+    }
+}
+
+/// The name of a group, node or cluster: 1 to 32 of `a-z 0-9 - _ .`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Name(ArrayString<NAME_BYTES_MAX>);
+
+/// The name of a group.
+pub type GroupName = Name;
+
+/// The group whose owner writes the replicated state; it is always there and has no addresses.
+pub const STATE_GROUP: &str = "state";
+
+impl Name {
+    /// A name.
+    ///
+    /// # Errors
+    /// If it is empty, longer than 32 bytes, or holds other characters than `a-z 0-9 - _ .`.
+    pub fn new(text: &str) -> Result<Self, NameError> {
+        let fine = !text.is_empty()
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.'));
+        match ArrayString::from(text) {
+            Ok(name) if fine => Ok(Self(name)),
+            Ok(_) | Err(_) => Err(NameError(text.chars().take(NAME_BYTES_MAX + 8).collect())),
+        }
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = NameError;
+    fn try_from(text: String) -> Result<Self, NameError> {
+        Self::new(&text)
+    }
+}
+
+impl From<Name> for String {
+    fn from(name: Name) -> Self {
+        name.as_str().to_owned()
+    }
+}
+
+/// A text that cannot be a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NameError(String);
+
+impl fmt::Display for NameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} is not a name: use 1 to {NAME_BYTES_MAX} of a-z 0-9 - _ .", self.0)
+    }
+}
+
+impl std::error::Error for NameError {}
+
+/// A number that grows with every change of a group's owner: odd terms are the first node's, even ones the second's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct Term(pub u64);
+
+impl fmt::Display for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// One life of a worker or a witness: 128 random bits, new at each start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Incarnation(pub u128);
+
+/// The secret of an incarnation, known to its supervisor: whoever shows it says that the worker is dead and its
+/// addresses are gone.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret(pub [u8; 32]);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// SHA-256 of a [`Secret`]; stored in each promise to that incarnation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SecretHash(pub [u8; 32]);

@@ -1,0 +1,218 @@
+//! The values of a checked configuration. Whoever holds one need not check it again.
+
+use crate::cluster::{GroupName, Member, Name};
+use ipnet::IpNet;
+use std::{net::IpAddr, net::SocketAddr, path::PathBuf, time::Duration};
+
+/// The configuration of a cluster as one of its nodes sees it.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Name, timing and tiebreak.
+    pub cluster: Cluster,
+    /// The two nodes: the first and the second of the file.
+    pub nodes: [Node; 2],
+    /// Which of the two this machine is (from the name in its certificate, or `--node`).
+    pub me: Member,
+    /// The third voter.
+    pub witness: Witness,
+    /// The groups, in the order of the file; the implicit group `state` is not among them.
+    pub groups: Vec<Group>,
+    /// What is served.
+    pub web: Web,
+    /// Folders and sockets of this machine.
+    pub paths: Paths,
+}
+
+/// `[cluster]`.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// Its name.
+    pub name: Name,
+    /// How long an owner may serve on one confirmation.
+    pub lease: Duration,
+    /// Time between two heartbeats.
+    pub interval: Duration,
+    /// How long a planned move waits for requests in flight.
+    pub drain: Duration,
+    /// Whether the nftables gate is to be used.
+    pub gate: GateMode,
+}
+
+/// `cluster.gate`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GateMode {
+    /// Used; without nftables the node does not start.
+    On,
+    /// Not used; promises last longer instead, and `status` says so.
+    Off,
+}
+
+/// `[[node]]`.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Its name.
+    pub name: Name,
+    /// Addresses (with port) at which it is reached, one per link, UDP and TCP. Link i of one node talks to link i of
+    /// the other.
+    pub links: Vec<SocketAddr>,
+}
+
+/// `[witness]`.
+#[derive(Debug, Clone)]
+pub struct Witness {
+    /// Its name.
+    pub name: Name,
+    /// Addresses at which it is reached.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// `[[group]]`.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// Its name.
+    pub name: GroupName,
+    /// The node that campaigns first when both come up together.
+    pub prefer: Member,
+    /// The addresses that move with it, in order.
+    pub vips: Vec<Vip>,
+}
+
+/// `[[group.vip]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vip {
+    /// Address and prefix length as installed.
+    pub address: IpNet,
+    /// Name of the interface that carries it.
+    pub interface: String,
+}
+
+/// Folders and sockets of this machine.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    /// Folder of the configuration: certificates and secrets are beside the file.
+    pub config_dir: PathBuf,
+    /// Folder of what must survive (0700).
+    pub state_dir: PathBuf,
+    /// The admin socket.
+    pub admin_socket: PathBuf,
+}
+
+/// What is served: listeners and upstream pools.
+#[derive(Debug, Clone, Default)]
+pub struct Web {
+    /// `[[listener]]`.
+    pub listeners: Vec<Listener>,
+    /// `[[upstream]]`.
+    pub upstreams: Vec<Upstream>,
+    /// Number of web threads; 0 is one per core.
+    pub threads: usize,
+}
+
+/// `[[listener]]`.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// Where it listens; the address need not be on this node yet.
+    pub address: SocketAddr,
+    /// The group whose address this is, if it is a VIP.
+    pub group: Option<GroupName>,
+    /// First match wins; ordered longest prefix first by the check.
+    pub routes: Vec<Route>,
+}
+
+/// `[[listener.route]]`.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Path prefix, beginning with `/`; matches whole segments.
+    pub path: String,
+    /// What answers.
+    pub action: RouteAction,
+}
+
+/// What answers a request.
+#[derive(Debug, Clone)]
+pub enum RouteAction {
+    /// Files below a folder.
+    Static {
+        /// The folder.
+        root: PathBuf,
+        /// Names tried in a directory, in order.
+        index: Vec<String>,
+    },
+    /// A pool of servers.
+    Proxy {
+        /// Name of the upstream.
+        upstream: Name,
+    },
+}
+
+/// `[[upstream]]`.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// Its name.
+    pub name: Name,
+    /// The servers.
+    pub servers: Vec<SocketAddr>,
+    /// How they are checked.
+    pub health: HealthCheck,
+    /// How long a connect may take (default 1 s).
+    pub connect_timeout: Duration,
+    /// How long the head of the response may take after the request was sent (default 30 s).
+    pub response_timeout: Duration,
+    /// How long either body may make no progress (default 60 s).
+    pub idle_timeout: Duration,
+    /// Speak HTTP/2 by prior knowledge to the servers (default no).
+    pub http2: bool,
+}
+
+/// `upstream.health`.
+#[derive(Debug, Clone)]
+pub struct HealthCheck {
+    /// What is tried.
+    pub kind: HealthKind,
+    /// Time between two checks (default 1 s).
+    pub interval: Duration,
+    /// How long one may take (default 1 s).
+    pub timeout: Duration,
+    /// This many good ones in a row bring a server back (default 2).
+    pub rise: u32,
+    /// This many bad ones in a row take it out (default 3).
+    pub fall: u32,
+}
+
+/// What a health check tries.
+#[derive(Debug, Clone)]
+pub enum HealthKind {
+    /// No check: always taken as healthy.
+    None,
+    /// A TCP connect.
+    Tcp,
+    /// `GET path`; healthy when the status is within the range.
+    Http {
+        /// Path and query.
+        path: String,
+        /// `Host` header, if another than the server's address.
+        host: Option<String>,
+        /// Lowest and highest good status (default 200 to 399).
+        status: (u16, u16),
+    },
+}
+
+impl Config {
+    /// This node.
+    #[must_use]
+    pub fn my_node(&self) -> &Node {
+        &self.nodes[self.me.index().min(1)]
+    }
+
+    /// The other node.
+    #[must_use]
+    pub fn peer_node(&self) -> &Node {
+        &self.nodes[1 - self.me.index().min(1)]
+    }
+
+    /// The group that holds `address`, if it is a VIP.
+    #[must_use]
+    pub fn group_of(&self, address: IpAddr) -> Option<&Group> {
+        self.groups.iter().find(|g| g.vips.iter().any(|v| v.address.addr() == address))
+    }
+}

@@ -1,0 +1,3 @@
+//! Arguments to the CLI, its answer to an exit code.
+
+fn main() {}
