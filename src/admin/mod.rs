@@ -1,0 +1,1 @@
+//! Shows and steers a node over one API.

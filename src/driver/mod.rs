@@ -1,0 +1,1 @@
+//! Feeds the engine and carries out what it says.

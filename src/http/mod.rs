@@ -1,0 +1,1 @@
+//! Plumbing that web and admin share.

@@ -1,0 +1,1 @@
+//! Brings the other node's copy of the state up to date.

@@ -1,0 +1,1 @@
+//! What must survive: the promise file, and the versioned keyspace. The only place that names sled.

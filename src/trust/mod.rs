@@ -1,0 +1,1 @@
+//! Who is let in: the cluster's CA and secrets, identities, TLS settings, sealed datagrams.

@@ -1,0 +1,1 @@
+//! Keeps this node's addresses as the cluster wants them.

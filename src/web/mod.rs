@@ -1,0 +1,1 @@
+//! Serves sites and forwards requests.
