@@ -1,7 +1,25 @@
 //! Decides who may own which group, until when. Pure: no socket, clock, disk or random source.
 
+pub mod desk;
+pub mod engine;
+pub mod event;
+pub mod input;
 pub mod intent;
+pub mod message;
 pub mod name;
+pub mod replay;
+pub mod session;
+pub mod timing;
+pub mod voter;
+pub mod witness;
 
+pub use engine::{Engine, Setup, View};
+pub use event::{Cause, Event};
+pub use input::{Action, Command, CommandId, CommandRefusal, Input};
 pub use intent::{Intent, Intents, Layers, Report};
+pub use message::{Envelope, Fitness, Message};
 pub use name::{GroupName, Incarnation, Member, Name, STATE_GROUP, Secret, SecretHash, Term};
+pub use session::{Sessions, Verdict};
+pub use timing::Timing;
+pub use voter::{Identity, Memory, Voter};
+pub use witness::{Witness, WitnessAction};

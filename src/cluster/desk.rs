@@ -1,0 +1,253 @@
+//! The voter's desk: takes heartbeats and requests, answers them, and lets no answer out before the disk has what it
+//! rests on. Nodes and the witness run the same one.
+
+use super::message::{Ack, AckLine, Answer, Fitness, Heartbeat, Request};
+use super::name::{GroupName, Member, Secret, SecretHash, Term};
+use super::voter::{Identity, Memory, Refusal, Ruling, VoteTerms, Voter};
+use crate::limits::GROUPS_MAX;
+use crate::time::{Duration, Instant};
+use std::collections::BTreeMap;
+
+/// Numbers the writes of one voter.
+pub type WriteId = u64;
+
+/// How long a refused candidate counts as one that wants the group.
+const WANTED: Duration = Duration::from_millis(500);
+
+/// The voter with its paperwork.
+#[derive(Debug, Clone)]
+pub struct Desk {
+    /// What binds.
+    pub voter: Voter,
+    hash: fn(&Secret) -> SecretHash,
+    write: Option<Write>,
+    next_id: WriteId,
+    failed: bool,
+    wanted: BTreeMap<GroupName, (Member, Instant)>,
+}
+
+#[derive(Debug, Clone)]
+struct Write {
+    id: WriteId,
+    memory: Memory,
+    handed_out: bool,
+    purpose: Purpose,
+}
+
+/// What is waiting for a write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Purpose {
+    /// The answer to a vote request; the newest repetition of it.
+    Grant(Identity, Box<Request>),
+    /// Our own vote, for ourselves.
+    Own(GroupName, Term),
+    /// Our vote for the peer, to whom we hand the group over.
+    HandOver(GroupName, Term),
+    /// A longer hold, or the first memory of all.
+    Hold,
+}
+
+/// What to do when a write is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Done {
+    /// Send this answer.
+    Answer(Member, Answer),
+    /// Our own vote is on disk.
+    Own(GroupName, Term),
+    /// Our vote for the peer is on disk.
+    HandOver(GroupName, Term),
+    /// Nothing waits.
+    Nothing,
+}
+
+impl Desk {
+    /// A desk for `voter`; `hash` is SHA-256.
+    #[must_use]
+    pub fn new(voter: Voter, hash: fn(&Secret) -> SecretHash) -> Self {
+        Self { voter, hash, write: None, next_id: 1, failed: false, wanted: BTreeMap::new() }
+    }
+
+    /// A write is under way.
+    #[must_use]
+    pub const fn busy(&self) -> bool {
+        self.write.is_some()
+    }
+
+    /// The disk has failed: no vote is given any more.
+    #[must_use]
+    pub const fn failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Neither votes nor candidacies now.
+    #[must_use]
+    pub fn mute(&self, now: Instant) -> bool {
+        self.failed || self.busy() || self.voter.silent(now)
+    }
+
+    /// A heartbeat: what is promised, and what is not.
+    pub fn heartbeat(&mut self, now: Instant, from: Identity, heartbeat: &Heartbeat) -> Ack {
+        for line in &heartbeat.groups {
+            self.voter.heard_of(line.name, line.highest);
+            if let Some(term) = line.released {
+                self.voter.release(line.name, from.incarnation, term);
+            }
+        }
+        self.told(from.member, heartbeat.recall);
+        let mut groups = Vec::with_capacity(heartbeat.groups.len());
+        for line in heartbeat.groups.iter().take(GROUPS_MAX) {
+            let verdict = line.owned.and_then(|term| self.voter.claim(now, from, line.name, term, heartbeat.hold));
+            let wanted =
+                self.wanted.get(&line.name).is_some_and(|(who, at)| *who != from.member && now.since(*at) < WANTED);
+            groups.push(AckLine { name: line.name, highest: self.voter.highest(line.name), verdict, wanted });
+        }
+        self.want_memory();
+        Ack { seq: heartbeat.seq, recall: self.voter.recall(), groups }
+    }
+
+    /// What another member remembers. The first memory is written as soon as there is one.
+    pub fn told(&mut self, from: Member, recall: super::message::Recall) {
+        if self.voter.told(from, recall) {
+            self.begin(Purpose::Hold);
+        }
+    }
+
+    /// How would a vote go?
+    pub fn pre_vote(&mut self, now: Instant, from: Identity, request: &Request) -> Answer {
+        self.learn(&request.secrets);
+        let ruling = if self.failed {
+            Err(Refusal::Silent)
+        } else {
+            self.voter.would_vote(now, from, request.group, request.term)
+        };
+        self.note_wanted(now, from, request, ruling.is_err());
+        self.answer(now, from, request, ruling.is_ok())
+    }
+
+    /// A vote request. No answer means that it waits for the disk.
+    pub fn vote(&mut self, now: Instant, from: Identity, request: &Request) -> Option<Answer> {
+        self.learn(&request.secrets);
+        if self.failed {
+            return Some(self.answer(now, from, request, false));
+        }
+        let terms = VoteTerms { hold: request.hold, busy: self.busy() };
+        let ruling = self.voter.vote(now, from, request.group, request.term, terms);
+        match ruling {
+            Ruling::Persist => {
+                self.begin(Purpose::Grant(from, Box::new(request.clone())));
+                None
+            }
+            Ruling::Again => self.again(now, from, request),
+            Ruling::No(Refusal::Unwritten) => {
+                self.want_memory();
+                None
+            }
+            Ruling::No(Refusal::Silent | Refusal::Bound | Refusal::Voted | Refusal::Over | Refusal::Full) => {
+                self.note_wanted(now, from, request, true);
+                Some(self.answer(now, from, request, false))
+            }
+        }
+    }
+
+    /// A vote for ourselves or, handing over, for the peer: to be called after the voter has recorded it.
+    pub fn begin(&mut self, purpose: Purpose) {
+        debug_assert!(self.write.is_none() || purpose == Purpose::Hold, "two writes never overlap");
+        if self.write.is_some() || self.failed {
+            return;
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        self.write = Some(Write { id, memory: self.voter.memory(), handed_out: false, purpose });
+    }
+
+    /// The write that is to be handed to the disk now, once.
+    pub fn take_write(&mut self) -> Option<(WriteId, Memory)> {
+        let write = self.write.as_mut().filter(|w| !w.handed_out)?;
+        write.handed_out = true;
+        Some((write.id, write.memory.clone()))
+    }
+
+    /// The disk has it.
+    pub fn written(&mut self, now: Instant, id: WriteId) -> Done {
+        let Some(write) = self.write.take_if(|w| w.id == id) else { return Done::Nothing };
+        self.voter.remembered(&write.memory);
+        let done = match write.purpose {
+            Purpose::Grant(from, request) => {
+                // The promise may have ended meanwhile (a release, a secret, a slow disk): then there is no grant.
+                let holds =
+                    self.voter.promise(now, request.group).is_some_and(|p| p.to.incarnation == from.incarnation);
+                Done::Answer(from.member, self.answer(now, from, &request, holds))
+            }
+            Purpose::Own(group, term) => Done::Own(group, term),
+            Purpose::HandOver(group, term) => Done::HandOver(group, term),
+            Purpose::Hold => Done::Nothing,
+        };
+        self.want_memory();
+        done
+    }
+
+    /// The disk has failed, finally.
+    pub fn fail(&mut self) {
+        self.failed = true;
+        self.write = None;
+    }
+
+    /// Secrets end promises. Whether one did.
+    pub fn learn(&mut self, secrets: &[Secret]) -> bool {
+        let mut ended = false;
+        for secret in secrets.iter().take(2) {
+            ended |= self.voter.disclose((self.hash)(secret));
+        }
+        ended
+    }
+
+    /// SHA-256 of a secret.
+    #[must_use]
+    pub fn hash_of(&self, secret: &Secret) -> SecretHash {
+        (self.hash)(secret)
+    }
+
+    /// The request was answered before: again, unless the disk still works on it. Then the newest one is answered.
+    fn again(&mut self, now: Instant, from: Identity, request: &Request) -> Option<Answer> {
+        match self.write.as_mut().map(|w| &mut w.purpose) {
+            Some(Purpose::Grant(to, pending)) if pending.group == request.group => {
+                (*to, **pending) = (from, request.clone());
+                None
+            }
+            Some(Purpose::HandOver(group, _)) if *group == request.group => None,
+            Some(Purpose::Grant(..) | Purpose::Own(..) | Purpose::HandOver(..) | Purpose::Hold) | None => {
+                Some(self.answer(now, from, request, true))
+            }
+        }
+    }
+
+    fn answer(&self, now: Instant, from: Identity, request: &Request, granted: bool) -> Answer {
+        Answer {
+            seq: request.seq,
+            group: request.group,
+            term: request.term,
+            granted,
+            highest: self.voter.highest(request.group),
+            released: None,
+            bound: self.voter.bound_elsewhere(now, request.group, from.incarnation).is_some(),
+        }
+    }
+
+    fn note_wanted(&mut self, now: Instant, from: Identity, request: &Request, refused: bool) {
+        if refused && request.fit && (self.wanted.len() < GROUPS_MAX || self.wanted.contains_key(&request.group)) {
+            self.wanted.insert(request.group, (from.member, now));
+        }
+    }
+
+    fn want_memory(&mut self) {
+        if self.voter.wants_memory() && !self.busy() {
+            self.begin(Purpose::Hold);
+        }
+    }
+}
+
+/// A node that is fit asks for votes as such.
+#[must_use]
+pub const fn asks_as_fit(fitness: Fitness) -> bool {
+    matches!(fitness, Fitness::Fit)
+}

@@ -1,0 +1,254 @@
+//! The engine of a node: decides which groups it may own, until when. Pure.
+//!
+//! Hears: time, messages, the disk, the keeper of the addresses, operators. Tells: actions, and intents.
+//! Rule: an owner is a node with its own promise and one other voter's, and it lets go three guards before they end.
+//!
+//! Not here: what a vote binds (`voter`), how a candidate becomes one (`campaign`), how an owner stays and leaves
+//! (`tenure`), what is said to whom (`talk`).
+
+mod campaign;
+mod group;
+mod talk;
+mod tenure;
+mod view;
+
+use super::desk::{Desk, Done};
+use super::event::{Cause, Event};
+use super::input::{Action, Input};
+use super::intent::{Intents, Report};
+use super::message::{Fitness, Recall};
+use super::name::{GroupName, Member, Secret, SecretHash, Term};
+use super::timing::Timing;
+use super::voter::{Identity, Memory, Voter};
+use crate::time::{Duration, Instant};
+use group::{Group, Role};
+use std::collections::{BTreeMap, VecDeque};
+use talk::{Remote, SendLog};
+pub use view::{GroupView, MemberView, RoleView, View};
+
+/// Secrets that a candidate passes on; there are never more than two other lives that matter.
+const SECRETS_MAX: usize = 2;
+/// After a move because of unfitness, a group stays for this long before it may move back for the same reason.
+const NO_RETURN: Duration = Duration::from_secs(10);
+/// A leaving owner stays as a voter for this long at most.
+const STAY_AS_VOTER: Duration = Duration::from_secs(1);
+
+/// What an engine is made with.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// This node, in this life.
+    pub me: Identity,
+    /// Lease and interval.
+    pub timing: Timing,
+    /// The groups, and the node that each prefers.
+    pub groups: Vec<(GroupName, Member)>,
+    /// How long a planned move waits for requests in flight.
+    pub drain: Duration,
+    /// SHA-256 of a secret.
+    pub hash: fn(&Secret) -> SecretHash,
+    /// For jitter.
+    pub seed: u64,
+    /// What the voter remembers of earlier lives.
+    pub memory: Option<Memory>,
+}
+
+/// The engine of a node.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    setup: Setup,
+    desk: Desk,
+    remotes: [Remote; 3],
+    groups: BTreeMap<GroupName, Group>,
+    sent: SendLog,
+    next_heartbeat: Instant,
+    fitness: Fitness,
+    unable: bool,
+    standby: bool,
+    stopping: Option<Stopping>,
+    secrets: VecDeque<Secret>,
+    random: u64,
+    due: Instant,
+    now: Instant,
+    worst_late: Duration,
+    out: Vec<Action>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Stopping {
+    handed_over: Option<Instant>,
+    said: bool,
+    cause: Cause,
+}
+
+impl Engine {
+    /// An engine that comes to life at `now`. It owns nothing, and is silent as long as the memory says.
+    #[must_use]
+    pub fn new(now: Instant, setup: Setup) -> Self {
+        let voter = Voter::new(now, setup.me, setup.memory.clone());
+        let groups = setup.groups.iter().map(|(name, prefer)| (*name, Group::new(*name, *prefer, now))).collect();
+        Self {
+            desk: Desk::new(voter, setup.hash),
+            remotes: Default::default(),
+            groups,
+            sent: SendLog::default(),
+            next_heartbeat: now,
+            fitness: Fitness::Fit,
+            unable: false,
+            standby: false,
+            stopping: None,
+            secrets: VecDeque::new(),
+            random: setup.seed,
+            due: now,
+            now,
+            worst_late: Duration::ZERO,
+            out: Vec::new(),
+            setup,
+        }
+    }
+
+    /// Takes one input. Time acts first: an expired lease is gone before the input is looked at.
+    pub fn handle(&mut self, now: Instant, input: Input) -> Vec<Action> {
+        self.now = self.now.max(now);
+        let late = self.now.since(self.due);
+        self.worst_late = self.worst_late.max(late);
+        if late > self.setup.timing.lease {
+            self.lose_all(Cause::Froze);
+        }
+        self.advance();
+        self.take(input);
+        self.advance();
+        if let Some((id, memory)) = self.desk.take_write() {
+            self.out.push(Action::Persist(id, memory));
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    /// Call [`Engine::handle`] again then, at the latest.
+    #[must_use]
+    pub const fn next_deadline(&self) -> Instant {
+        self.due
+    }
+
+    /// Per group: what should be true, until when.
+    #[must_use]
+    pub fn intents(&self) -> Intents {
+        self.groups.values().map(|g| (g.name, g.role.intent())).collect()
+    }
+
+    /// The voter, for people and invariants.
+    #[must_use]
+    pub const fn voter(&self) -> &Voter {
+        &self.desk.voter
+    }
+
+    /// The term in which this node owns the group, and the end of its lease.
+    #[must_use]
+    pub fn owned(&self, group: GroupName) -> Option<(Term, Instant)> {
+        match self.groups.get(&group).map(|g| &g.role) {
+            Some(Role::Owner(owner)) => Some((owner.term, owner.end)),
+            Some(Role::Standby | Role::PreVote(_) | Role::Candidate(_) | Role::Taking(_)) | None => None,
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Tick => {}
+            Input::Message { from, message } => self.take_message(from, message),
+            Input::Notice(secret) => self.take_secrets(&[secret]),
+            Input::Persisted(id) => match self.desk.written(self.now, id) {
+                Done::Answer(to, answer) => self.send_vote_answer(to, answer),
+                Done::Own(group, term) => self.own_vote_written(group, term),
+                Done::HandOver(group, term) => self.hand_over_written(group, term),
+                Done::Nothing => {}
+            },
+            Input::StoreFailed => {
+                self.desk.fail();
+                self.unable = true;
+            }
+            Input::Fitness(fitness) => self.fitness = fitness,
+            Input::Standby(on) => self.standby = on,
+            Input::Report(report) => self.take_report(report),
+            Input::Drained(group) => self.drained(group),
+            Input::Command(id, command) => self.command(id, command),
+        }
+    }
+
+    fn take_report(&mut self, report: Report) {
+        match report {
+            Report::Held(..) | Report::Event(_) => {}
+            Report::Gone(group) => self.gone(group),
+            Report::Unable(why) => self.unable = self.desk.failed() || why.is_some(),
+            Report::SupervisorGone => {
+                self.lose_all(Cause::SupervisorGone);
+                self.stop(Cause::SupervisorGone);
+            }
+        }
+    }
+
+    /// Everything that time alone brings about. Notes in `due` when to be called again.
+    fn advance(&mut self) {
+        self.due = Instant::NEVER;
+        let names: Vec<GroupName> = self.groups.keys().copied().collect();
+        for name in &names {
+            self.advance_tenure(*name);
+        }
+        for name in names {
+            self.advance_campaign(name);
+        }
+        self.advance_stop();
+        self.advance_remotes();
+        self.advance_heartbeat();
+    }
+
+    fn wake_at(&mut self, at: Instant) {
+        self.due = self.due.min(at);
+    }
+
+    fn event(&mut self, event: Event) {
+        self.out.push(Action::Event(event));
+    }
+
+    /// How far this node can serve, all told.
+    fn fitness(&self) -> Fitness {
+        if self.unable { Fitness::Unable } else { self.fitness }
+    }
+
+    /// A number of `1..=n`, from the seed (splitmix64).
+    fn random_upto(&mut self, n: u32) -> u32 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        #[expect(clippy::cast_possible_truncation, reason = "the remainder is below a u32")]
+        let below = ((z ^ (z >> 31)) % u64::from(n.max(1))) as u32;
+        below + 1
+    }
+
+    /// Stops for good: hands over what the peer can take, lets go of the rest.
+    fn stop(&mut self, cause: Cause) {
+        if self.stopping.is_none() {
+            self.stopping = Some(Stopping { handed_over: None, said: false, cause });
+        }
+    }
+
+    fn advance_stop(&mut self) {
+        let Some(stopping) = self.stopping else { return };
+        if stopping.said || !self.groups.values().all(|g| g.clear && !matches!(g.role, Role::Owner(_))) {
+            return;
+        }
+        if let Some(at) = stopping.handed_over {
+            let leave = at + STAY_AS_VOTER;
+            if self.now < leave && !self.peer_is_witnessed() {
+                self.wake_at(leave);
+                return;
+            }
+        }
+        self.stopping = Some(Stopping { said: true, ..stopping });
+        self.out.push(Action::Stopped);
+    }
+
+    /// The voter's memory, as told to others.
+    fn recall(&self) -> Recall {
+        self.desk.voter.recall()
+    }
+}

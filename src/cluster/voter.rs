@@ -1,0 +1,475 @@
+//! What a vote binds. Both nodes and the witness run this one type; an owner's own voter is bound too.
+//!
+//! Rule: at most one promise per group at any moment, to one incarnation of one node, until an instant on this
+//! machine's clock. Three things end it: its time; a release that names its incarnation and term; the secret of its
+//! hash. Not a higher term, not a refusal, not a new configuration.
+//!
+//! Not here: when to ask for votes (`engine`), the disk (the caller persists [`Memory`] and says when it is done).
+
+use super::message::{AckVerdict, Recall};
+use super::name::{GroupName, Incarnation, Member, SecretHash, Term};
+use crate::limits::{GROUPS_MAX, HOLD_MAX};
+use crate::time::{Duration, Instant};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, VecDeque};
+
+/// What a voter must remember over its own death.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Memory {
+    /// Generation of the voter set in force.
+    pub voters: u32,
+    /// The longest time that was ever promised: how long the voter is silent after a start.
+    pub hold_given: Duration,
+    /// Votes, by group.
+    pub groups: Vec<Vote>,
+}
+
+/// The last vote in one group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vote {
+    /// The group.
+    pub group: GroupName,
+    /// The highest term heard of.
+    pub highest: Term,
+    /// The term voted in; zero if none.
+    pub voted: Term,
+    /// For whom.
+    pub voted_for: Option<Member>,
+}
+
+/// One incarnation of one member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The member.
+    pub member: Member,
+    /// Its life.
+    pub incarnation: Incarnation,
+    /// Hash of the secret of that life, if its supervisor may disclose one.
+    pub hash: Option<SecretHash>,
+}
+
+/// A promise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Promise {
+    /// To whom.
+    pub to: Identity,
+    /// In which term.
+    pub term: Term,
+    /// Until when, on this machine's clock.
+    pub until: Instant,
+}
+
+/// What one voter knows of one group.
+#[derive(Debug, Clone, Default)]
+struct Ballot {
+    promise: Option<Promise>,
+    highest: Term,
+    voted: Term,
+    voted_for: Option<Member>,
+    voted_incarnation: Option<Incarnation>,
+    /// The last term that each incarnation was seen to release; newest last.
+    released: VecDeque<(Incarnation, Term)>,
+}
+
+/// How many releases and dead hashes are remembered: more than two nodes can make during one promise.
+const REMEMBERED: usize = 32;
+
+/// What binds one voter.
+#[derive(Debug, Clone)]
+pub struct Voter {
+    me: Identity,
+    voters: u32,
+    hold_given: Duration,
+    hold_wanted: Duration,
+    silent_until: Instant,
+    recovery: Option<Recovery>,
+    ballots: BTreeMap<GroupName, Ballot>,
+    dead: VecDeque<SecretHash>,
+}
+
+/// A voter without its memory asks both others.
+#[derive(Debug, Clone, Copy)]
+struct Recovery {
+    since: Instant,
+    heard: [Option<Recall>; 3],
+}
+
+/// Why a voter says no, or not yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is silent after a start, or waits for its memory.
+    Silent,
+    /// A promise to another incarnation runs.
+    Bound,
+    /// It has voted in this term, or a higher one.
+    Voted,
+    /// The asking incarnation is dead, or has released the term.
+    Over,
+    /// A longer promise must be remembered first.
+    Unwritten,
+    /// More groups than it keeps.
+    Full,
+}
+
+/// What a vote request comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ruling {
+    /// New: remember it, then answer.
+    Persist,
+    /// Given before, to the same; the answer may go out at once.
+    Again,
+    /// No.
+    No(Refusal),
+}
+
+impl Voter {
+    /// A voter that comes to life at `now`. Without a memory it is lost: it acknowledges, but neither votes nor
+    /// campaigns until both others have told it their terms.
+    #[must_use]
+    pub fn new(now: Instant, me: Identity, memory: Option<Memory>) -> Self {
+        let lost = memory.is_none();
+        let memory = memory.unwrap_or_default();
+        let ballots = memory
+            .groups
+            .iter()
+            .map(|vote| {
+                let ballot = Ballot {
+                    highest: vote.highest.max(vote.voted),
+                    voted: vote.voted,
+                    voted_for: vote.voted_for,
+                    ..Ballot::default()
+                };
+                (vote.group, ballot)
+            })
+            .collect();
+        Self {
+            me,
+            voters: memory.voters,
+            hold_given: memory.hold_given,
+            hold_wanted: Duration::ZERO,
+            silent_until: now + if lost { HOLD_MAX } else { memory.hold_given },
+            recovery: lost.then_some(Recovery { since: now, heard: [None; 3] }),
+            ballots,
+            dead: VecDeque::new(),
+        }
+    }
+
+    /// What must be on disk before an answer that rests on it goes out.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        Memory {
+            voters: self.voters,
+            hold_given: self.hold_given.max(self.hold_wanted),
+            groups: self
+                .ballots
+                .iter()
+                .map(|(group, b)| Vote { group: *group, highest: b.highest, voted: b.voted, voted_for: b.voted_for })
+                .collect(),
+        }
+    }
+
+    /// `memory` is on disk now: promises as long as it says may be given.
+    pub fn remembered(&mut self, memory: &Memory) {
+        self.hold_given = self.hold_given.max(memory.hold_given);
+    }
+
+    /// A longer hold than ever given was asked for, and has to be written before it is promised.
+    #[must_use]
+    pub fn wants_memory(&self) -> bool {
+        self.hold_wanted > self.hold_given
+    }
+
+    /// The next write is to allow promises of this length.
+    pub fn expect_hold(&mut self, hold: Duration) {
+        self.hold_wanted = self.hold_wanted.max(hold.min(HOLD_MAX));
+    }
+
+    /// Generation of the voter set in force.
+    #[must_use]
+    pub const fn voters(&self) -> u32 {
+        self.voters
+    }
+
+    /// The voter gives no vote now, to itself neither.
+    #[must_use]
+    pub fn silent(&self, now: Instant) -> bool {
+        now < self.silent_until || self.recovery.is_some()
+    }
+
+    /// When silence ends by time; later if the memory is missing.
+    #[must_use]
+    pub const fn silent_until(&self) -> Instant {
+        self.silent_until
+    }
+
+    /// What memory this voter has.
+    #[must_use]
+    pub fn recall(&self) -> Recall {
+        let blank = self.hold_given.is_zero()
+            && self.hold_wanted.is_zero()
+            && self.ballots.values().all(|b| b.voted == Term(0) && b.promise.is_none());
+        match (self.recovery.is_some(), blank) {
+            (true, true) => Recall::LostBlank,
+            (true, false) => Recall::Lost,
+            (false, true) => Recall::Blank,
+            (false, false) => Recall::Kept,
+        }
+    }
+
+    /// Another member has told what it remembers (its terms by [`Voter::heard_of`]). A lost voter has its memory back
+    /// when both others have: at once if nobody ever promised anything, else after the longest silence. Whether it has
+    /// just come back is the answer.
+    pub fn told(&mut self, from: Member, recall: Recall) -> bool {
+        let Some(recovery) = self.recovery.as_mut() else { return false };
+        recovery.heard[from.index()] = Some(recall);
+        let [Some(a), Some(b)] = self.me.member.others().map(|m| recovery.heard[m.index()]) else { return false };
+        if a.blank() && b.blank() {
+            self.silent_until = recovery.since;
+        } else if a.lost() || b.lost() {
+            return false;
+        }
+        self.recovery = None;
+        true
+    }
+
+    /// Somebody spoke of this term.
+    pub fn heard_of(&mut self, group: GroupName, term: Term) {
+        if let Some(ballot) = self.ballot(group) {
+            ballot.highest = ballot.highest.max(term);
+        }
+    }
+
+    /// The highest term heard of.
+    #[must_use]
+    pub fn highest(&self, group: GroupName) -> Term {
+        self.ballots.get(&group).map_or(Term(0), |b| b.highest)
+    }
+
+    /// The promise that runs.
+    #[must_use]
+    pub fn promise(&self, now: Instant, group: GroupName) -> Option<Promise> {
+        self.ballots.get(&group).and_then(|b| b.promise).filter(|p| now < p.until)
+    }
+
+    /// The promise that runs to somebody else than `who`.
+    #[must_use]
+    pub fn bound_elsewhere(&self, now: Instant, group: GroupName, who: Incarnation) -> Option<Promise> {
+        self.promise(now, group).filter(|p| p.to.incarnation != who)
+    }
+
+    /// A claim in a heartbeat: promise until `now + hold`, or refuse. `None`: no answer can be given yet.
+    pub fn claim(
+        &mut self,
+        now: Instant,
+        from: Identity,
+        group: GroupName,
+        term: Term,
+        hold: Duration,
+    ) -> Option<AckVerdict> {
+        match self.may_promise(now, from, group, term, hold) {
+            Ok(()) => {}
+            Err(Refusal::Bound) => {
+                let bound = self.promise(now, group).map_or(Term(0), |p| p.term);
+                return Some(AckVerdict::Refused(term, bound));
+            }
+            Err(Refusal::Over) => return Some(AckVerdict::Refused(term, self.highest(group).max(term))),
+            Err(Refusal::Silent | Refusal::Voted | Refusal::Unwritten | Refusal::Full) => return None,
+        }
+        self.bind(group, Promise { to: from, term, until: now + hold });
+        Some(AckVerdict::Promised(term))
+    }
+
+    /// How a vote would go. Changes nothing but the highest term heard of.
+    pub fn would_vote(&mut self, now: Instant, from: Identity, group: GroupName, term: Term) -> Result<(), Refusal> {
+        if self.silent(now) {
+            return Err(Refusal::Silent);
+        }
+        self.may_promise(now, from, group, term, Duration::ZERO)?;
+        match self.ballots.get(&group) {
+            Some(b) if term <= b.voted && !Self::same(b, from, term) => Err(Refusal::Voted),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// A request for a vote. The promise starts here, on receipt; on [`Ruling::Persist`] the answer waits for the disk.
+    /// `busy`: a write is under way, so only what was voted before can be answered.
+    pub fn vote(&mut self, now: Instant, from: Identity, group: GroupName, term: Term, terms: VoteTerms) -> Ruling {
+        if let Err(no) = self.would_vote(now, from, group, term) {
+            return Ruling::No(no);
+        }
+        let again = self.ballots.get(&group).is_some_and(|b| Self::same(b, from, term));
+        if terms.hold > HOLD_MAX {
+            return Ruling::No(Refusal::Full);
+        }
+        self.expect_hold(terms.hold);
+        if (terms.busy && !again) || (again && terms.hold > self.hold_given && !terms.busy) {
+            return Ruling::No(Refusal::Unwritten);
+        }
+        self.bind(group, Promise { to: from, term, until: now + terms.hold });
+        if again {
+            return Ruling::Again;
+        }
+        self.record(group, from, term);
+        Ruling::Persist
+    }
+
+    /// A vote without a promise: the owner that hands over records it while its own promise still runs, and the peer
+    /// that was offered a group records its own while it still acknowledges the owner.
+    pub fn record_vote(&mut self, now: Instant, from: Identity, group: GroupName, term: Term) -> Result<(), Refusal> {
+        if self.silent(now) {
+            return Err(Refusal::Silent);
+        }
+        match self.ballots.get(&group) {
+            Some(b) if term <= b.voted && !Self::same(b, from, term) => return Err(Refusal::Voted),
+            Some(_) | None => {}
+        }
+        self.record(group, from, term);
+        Ok(())
+    }
+
+    /// Promise where the vote was recorded before (hand-over), once nothing else binds.
+    pub fn promise_recorded(
+        &mut self,
+        now: Instant,
+        to: Identity,
+        group: GroupName,
+        term: Term,
+        hold: Duration,
+    ) -> Result<(), Refusal> {
+        self.may_promise(now, to, group, term, hold)?;
+        self.bind(group, Promise { to, term, until: now + hold });
+        Ok(())
+    }
+
+    /// Promise ourselves, without asking: a candidate's own vote, and an owner's own lease.
+    ///
+    /// # Errors
+    /// If a promise to somebody else runs.
+    pub fn promise_self(&mut self, now: Instant, group: GroupName, term: Term, until: Instant) -> Result<(), Refusal> {
+        if self.bound_elsewhere(now, group, self.me.incarnation).is_some() {
+            return Err(Refusal::Bound);
+        }
+        let me = self.me;
+        self.bind(group, Promise { to: me, term, until });
+        Ok(())
+    }
+
+    /// `incarnation` says that it has let go of the group in this term, addresses gone. Whether a promise ended by it.
+    pub fn release(&mut self, group: GroupName, incarnation: Incarnation, term: Term) -> bool {
+        let Some(ballot) = self.ballot(group) else { return false };
+        if !ballot.released.contains(&(incarnation, term)) {
+            if ballot.released.len() == REMEMBERED {
+                ballot.released.pop_front();
+            }
+            ballot.released.push_back((incarnation, term));
+        }
+        let ends = ballot.promise.is_some_and(|p| p.to.incarnation == incarnation && p.term == term);
+        if ends {
+            ballot.promise = None;
+        }
+        ends
+    }
+
+    /// The secret of this hash was shown: its incarnation is dead and its addresses are gone. Whether a promise ended.
+    pub fn disclose(&mut self, hash: SecretHash) -> bool {
+        if !self.dead.contains(&hash) {
+            if self.dead.len() == REMEMBERED {
+                self.dead.pop_front();
+            }
+            self.dead.push_back(hash);
+        }
+        let mut ended = false;
+        for ballot in self.ballots.values_mut() {
+            if ballot.promise.is_some_and(|p| p.to.hash == Some(hash)) {
+                ballot.promise = None;
+                ended = true;
+            }
+        }
+        ended
+    }
+
+    /// A promise that runs carries this hash: its secret is worth telling on.
+    #[must_use]
+    pub fn holds_hash(&self, hash: SecretHash) -> bool {
+        self.ballots.values().any(|b| b.promise.is_some_and(|p| p.to.hash == Some(hash)))
+    }
+
+    /// The latest end of a running promise to somebody else, for timers.
+    #[must_use]
+    pub fn next_end(&self, now: Instant) -> Option<Instant> {
+        self.ballots.values().filter_map(|b| b.promise).map(|p| p.until).filter(|u| *u > now).min()
+    }
+
+    /// What was last voted in this group.
+    #[must_use]
+    pub fn voted(&self, group: GroupName) -> (Term, Option<Member>) {
+        self.ballots.get(&group).map_or((Term(0), None), |b| (b.voted, b.voted_for))
+    }
+
+    fn may_promise(
+        &mut self,
+        now: Instant,
+        from: Identity,
+        group: GroupName,
+        term: Term,
+        hold: Duration,
+    ) -> Result<(), Refusal> {
+        if hold > HOLD_MAX {
+            return Err(Refusal::Full);
+        }
+        let over = from.hash.is_some_and(|h| self.dead.contains(&h));
+        let Some(ballot) = self.ballot(group) else { return Err(Refusal::Full) };
+        ballot.highest = ballot.highest.max(term);
+        if over || ballot.released.iter().any(|(inc, t)| *inc == from.incarnation && *t >= term) {
+            return Err(Refusal::Over);
+        }
+        if self.bound_elsewhere(now, group, from.incarnation).is_some() {
+            return Err(Refusal::Bound);
+        }
+        if hold > self.hold_given {
+            self.hold_wanted = self.hold_wanted.max(hold);
+            return Err(Refusal::Unwritten);
+        }
+        Ok(())
+    }
+
+    /// The later of the old and the new end: a promise is never shortened.
+    fn bind(&mut self, group: GroupName, new: Promise) {
+        let Some(ballot) = self.ballot(group) else { return };
+        let (until, term) = match ballot.promise {
+            Some(old) if old.to.incarnation == new.to.incarnation => (old.until.max(new.until), old.term.max(new.term)),
+            Some(_) | None => (new.until, new.term),
+        };
+        ballot.highest = ballot.highest.max(new.term);
+        ballot.promise = Some(Promise { until, term, ..new });
+    }
+
+    fn record(&mut self, group: GroupName, from: Identity, term: Term) {
+        let Some(ballot) = self.ballot(group) else { return };
+        ballot.highest = ballot.highest.max(term);
+        ballot.voted = term;
+        ballot.voted_for = Some(from.member);
+        ballot.voted_incarnation = Some(from.incarnation);
+    }
+
+    fn same(ballot: &Ballot, from: Identity, term: Term) -> bool {
+        ballot.voted == term && ballot.voted_incarnation == Some(from.incarnation)
+    }
+
+    /// The ballot of a group, made if there is room.
+    fn ballot(&mut self, group: GroupName) -> Option<&mut Ballot> {
+        if !self.ballots.contains_key(&group) && self.ballots.len() >= GROUPS_MAX {
+            return None;
+        }
+        Some(self.ballots.entry(group).or_default())
+    }
+}
+
+/// What a vote request asks for, and whether the disk is free.
+#[derive(Debug, Clone, Copy)]
+pub struct VoteTerms {
+    /// How long to promise.
+    pub hold: Duration,
+    /// A write is under way.
+    pub busy: bool,
+}

@@ -1,0 +1,88 @@
+//! The third voter: owns nothing, remembers promises.
+
+use super::desk::{Desk, Done, WriteId};
+use super::message::Message;
+use super::name::{Member, Secret, SecretHash};
+use super::voter::{Identity, Memory, Voter};
+use crate::time::Instant;
+
+/// The engine of a witness, for one cluster.
+#[derive(Debug, Clone)]
+pub struct Witness {
+    desk: Desk,
+}
+
+/// What the witness wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WitnessAction {
+    /// Send this to a node.
+    Send(Member, Message),
+    /// Write this, then say [`Witness::written`].
+    Persist(WriteId, Memory),
+}
+
+impl Witness {
+    /// A witness that comes to life at `now`; `hash` is SHA-256.
+    #[must_use]
+    pub fn new(now: Instant, me: Identity, memory: Option<Memory>, hash: fn(&Secret) -> SecretHash) -> Self {
+        Self { desk: Desk::new(Voter::new(now, me, memory), hash) }
+    }
+
+    /// A message of a node whose incarnation is believed.
+    pub fn handle(&mut self, now: Instant, from: Identity, message: &Message) -> Vec<WitnessAction> {
+        let mut out = Vec::new();
+        let answer = match message {
+            Message::Heartbeat(heartbeat) => {
+                let from = Identity { hash: heartbeat.hash, ..from };
+                Some(Message::Ack(self.desk.heartbeat(now, from, heartbeat)))
+            }
+            Message::PreVote(request) => {
+                let from = Identity { hash: request.hash, ..from };
+                Some(Message::PreVoteAnswer(self.desk.pre_vote(now, from, request)))
+            }
+            Message::Vote(request) => {
+                let from = Identity { hash: request.hash, ..from };
+                self.desk.vote(now, from, request).map(Message::VoteAnswer)
+            }
+            Message::Hello
+            | Message::Ack(_)
+            | Message::PreVoteAnswer(_)
+            | Message::VoteAnswer(_)
+            | Message::Offer { .. } => None,
+        };
+        out.extend(answer.map(|message| WitnessAction::Send(from.member, message)));
+        self.flush(&mut out);
+        out
+    }
+
+    /// A release notice.
+    pub fn notice(&mut self, secret: &Secret) {
+        self.desk.learn(std::slice::from_ref(secret));
+    }
+
+    /// The disk has it.
+    pub fn written(&mut self, now: Instant, id: WriteId) -> Vec<WitnessAction> {
+        let mut out = Vec::new();
+        match self.desk.written(now, id) {
+            Done::Answer(to, answer) => out.push(WitnessAction::Send(to, Message::VoteAnswer(answer))),
+            Done::Own(..) | Done::HandOver(..) | Done::Nothing => {}
+        }
+        self.flush(&mut out);
+        out
+    }
+
+    /// The disk has failed.
+    pub fn store_failed(&mut self) {
+        self.desk.fail();
+    }
+
+    /// The voter, for people and invariants.
+    #[must_use]
+    pub const fn voter(&self) -> &Voter {
+        &self.desk.voter
+    }
+
+    fn flush(&mut self, out: &mut Vec<WitnessAction>) {
+        out.extend(self.desk.take_write().map(|(id, memory)| WitnessAction::Persist(id, memory)));
+    }
+}
