@@ -78,7 +78,7 @@ pub struct Group {
 }
 
 /// `[[group.vip]]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Vip {
     /// Address and prefix length as installed.
     pub address: IpNet,

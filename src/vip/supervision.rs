@@ -1,0 +1,151 @@
+//! The worker's end of the link to its supervisor, and the words that both speak.
+//!
+//! A `SOCK_SEQPACKET` pair: each message is one postcard frame. The worker tells its addresses once, then a deadline at
+//! each renewal. End of file is the news on this link that matters most: the other process is gone.
+//!
+//! Not here: what the supervisor does with the words (`supervisor::core`).
+
+use crate::{
+    cluster::{GroupName, Secret},
+    config::Vip,
+    limits::SUPERVISOR_FRAME_BYTES_MAX,
+    time::Instant,
+};
+use rustix::{
+    fd::{AsFd, BorrowedFd, OwnedFd},
+    io::{Errno, FdFlags},
+    net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType},
+};
+use serde::{Deserialize, Serialize};
+use std::{io, net::SocketAddr, os::fd::FromRawFd};
+
+/// Environment variable that names the worker's file descriptor of the link.
+pub const SUPERVISOR_FD: &str = "HAWSER_SUPERVISOR_FD";
+
+/// What a worker tells its supervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Word {
+    /// Once, at the start, before any address is added.
+    Hello(Hello),
+    /// The addresses of the group are, or are about to be, on this node, by a lease that ends at `until`.
+    Arm {
+        /// The group.
+        group: GroupName,
+        /// E, the end of the lease.
+        until: Instant,
+    },
+    /// A dump showed that the addresses of the group are gone.
+    Disarm {
+        /// The group.
+        group: GroupName,
+    },
+    /// The worker ends in order: it is not to be started again.
+    Bye,
+}
+
+/// Who the worker is, and what has to be done when it dies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The secret of its incarnation.
+    pub secret: Secret,
+    /// All configured addresses.
+    pub vips: Vec<Vip>,
+    /// Where the release notice goes: from which local address, to whom.
+    pub notice: Vec<(SocketAddr, SocketAddr)>,
+    /// The release notice, ready to be sent. Empty: there is none.
+    pub notice_datagram: Vec<u8>,
+}
+
+/// The worker's end of the link.
+#[derive(Debug)]
+pub struct SupervisorLink {
+    fd: OwnedFd,
+}
+
+impl SupervisorLink {
+    /// The link that the supervisor handed to this process, if there is one. Call it once, before threads are started.
+    ///
+    /// # Errors
+    /// If the variable is there and does not name an open descriptor.
+    pub fn from_environment() -> io::Result<Option<Self>> {
+        let Ok(text) = std::env::var(SUPERVISOR_FD) else { return Ok(None) };
+        let number = text.parse::<i32>().map_err(io::Error::other)?;
+        #[expect(unsafe_code, reason = "a descriptor that came by exec has no owner yet")]
+        // SAFETY: the supervisor opened this number for us and nobody else in this process knows it.
+        let fd = unsafe { OwnedFd::from_raw_fd(number) };
+        rustix::io::fcntl_setfd(&fd, FdFlags::CLOEXEC)?;
+        Ok(Some(Self { fd }))
+    }
+
+    /// A worker's end and the other end, for the supervisor and for tests.
+    ///
+    /// # Errors
+    /// If there are no more descriptors.
+    pub fn pair() -> io::Result<(Self, OwnedFd)> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        Ok((Self { fd: ours }, theirs))
+    }
+
+    /// Says one word. Never waits.
+    ///
+    /// # Errors
+    /// `WouldBlock` if the supervisor does not read (stopped); anything else means that it is gone.
+    pub fn say(&self, word: &Word) -> io::Result<()> {
+        let frame = postcard::to_stdvec(word).map_err(io::Error::other)?;
+        if frame.len() > SUPERVISOR_FRAME_BYTES_MAX {
+            return Err(io::Error::other("too many addresses for one message to the supervisor"));
+        }
+        rustix::net::send(&self.fd, &frame, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
+        Ok(())
+    }
+
+    /// Whether the supervisor has closed its end. To be asked when the descriptor is readable.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        let mut byte = [0; 1];
+        match rustix::net::recv(&self.fd, &mut byte, RecvFlags::DONTWAIT) {
+            Ok((got, _)) => got == 0,
+            Err(error) => error != Errno::AGAIN && error != Errno::INTR,
+        }
+    }
+
+    /// Takes the descriptor out, to hand it to a child.
+    #[must_use]
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+}
+
+impl AsFd for SupervisorLink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// What a read on the supervisor's end gave.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// A word.
+    Word(Word),
+    /// Something that is not a word. Only a broken worker says such things.
+    Garbage,
+    /// Nothing more for now.
+    Silence,
+    /// The worker has closed its end.
+    Closed,
+}
+
+/// Reads one word at the supervisor's end. Never waits.
+#[must_use]
+pub fn hear(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Heard {
+    match rustix::net::recv(fd, &mut *buffer, RecvFlags::DONTWAIT) {
+        Ok((0, _)) => Heard::Closed,
+        Ok((got, whole)) if got == whole => {
+            postcard::from_bytes(buffer.get(..got).unwrap_or_default()).map_or(Heard::Garbage, Heard::Word)
+        }
+        Ok(_) => Heard::Garbage,
+        Err(Errno::AGAIN | Errno::INTR) => Heard::Silence,
+        Err(_) => Heard::Closed,
+    }
+}
