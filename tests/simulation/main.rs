@@ -1,0 +1,13 @@
+//! The real engines of both nodes and the witness, and the real cores of their supervisors, in virtual time: seeded
+//! faults, effects that outlive a frozen process, and one invariant after every step: at most one node answers for an
+//! address.
+//!
+//! `HAWSER_SEEDS=20000` runs more seeds, `HAWSER_SEED=17` one, with its trace.
+
+mod faults;
+mod kernel;
+#[cfg(feature = "planted")]
+mod planted;
+mod scenarios;
+mod seeds;
+mod world;
