@@ -84,6 +84,67 @@ pub const UNABLE_REST: Duration = Duration::from_secs(10);
 pub const CONFLICT_REPEAT: Duration = Duration::from_secs(1);
 /// How long an orderly end waits for the addresses to be gone.
 pub const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(2);
+/// Most connections that the web tier has open at once, all threads together (less where few files may be open).
+pub const WEB_CONNECTIONS_MAX: usize = 65_536;
+/// Most web threads.
+pub const WEB_THREADS_MAX: usize = 64;
+/// Connections that the kernel keeps ready for one listening socket (`net.core.somaxconn` may lower it).
+pub const WEB_BACKLOG: i32 = 4096;
+/// Open files left to everything but the connections of the web tier.
+pub const WEB_FILES_SPARE: u64 = 512;
+/// How long accepting rests when the machine has run out of files or memory.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a client may take for the head of a request, and how long an HTTP/1.1 connection may be idle.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a new connection without a byte counts as one that is about to send its request.
+pub const FIRST_BYTE_GRACE: Duration = Duration::from_secs(1);
+/// Longest head of a request, in bytes.
+pub const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Most header fields of a request or response.
+pub const HEADERS_MAX: usize = 128;
+/// Most concurrent streams of one HTTP/2 connection.
+pub const H2_STREAMS_MAX: u32 = 200;
+/// Longest list of header fields of one HTTP/2 request, in bytes.
+pub const H2_HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
+/// Time between two HTTP/2 pings of a connection.
+pub const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
+/// How long an HTTP/2 ping may stay without an answer.
+pub const H2_PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long an HTTP/2 connection may be without a request.
+pub const H2_IDLE_MAX: Duration = Duration::from_secs(60);
+/// How long a client may take no bytes of a response.
+pub const WRITE_STALL_MAX: Duration = Duration::from_secs(60);
+/// How long a closed connection is still read, so that the last response is not lost to a reset (RFC 9112 §9.6).
+pub const LINGER_MAX: Duration = Duration::from_secs(2);
+/// Longest request path, in bytes (`PATH_MAX`).
+pub const PATH_BYTES_MAX: usize = 4096;
+/// Files up to this size are read at once, larger ones in pieces.
+pub const FILE_WHOLE_BYTES_MAX: u64 = 64 * 1024;
+/// Size of such a piece, in bytes.
+pub const FILE_PIECE_BYTES: usize = 128 * 1024;
+/// Most threads that read what is not in the page cache, for each web thread.
+pub const FILE_READERS_MAX: usize = 16;
+/// Most idle connections kept to one server by one web thread.
+pub const UPSTREAM_IDLE_CONNECTIONS_MAX: usize = 64;
+/// How long an idle connection to a server is kept.
+pub const UPSTREAM_KEEP_IDLE: Duration = Duration::from_secs(30);
+/// How often a request that a kept connection handed back unsent is tried on another kept one; then on a new one.
+pub const UPSTREAM_HANDBACKS_MAX: u32 = 2;
+/// A silent connection is asked after this time, and then this often, whether its other end is still there (TCP
+/// keep-alive); upgraded connections (WebSocket) have no other limit.
+pub const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+/// See [`KEEPALIVE_AFTER`].
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// Time between two requests that the web tier makes to itself.
+pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long one may take.
+pub const PROBE_TIMEOUT: Duration = Duration::from_millis(800);
+/// This many failed ones in a row make the node unfit; after a failed one the next comes at once.
+pub const PROBE_FALL: u32 = 2;
+/// This many good ones in a row make it fit again.
+pub const PROBE_RISE: u32 = 2;
+/// Most probe connections that one web thread serves at once.
+pub const PROBE_CONNECTIONS_MAX: usize = 8;
 
 /// Longest value in the store, in bytes.
 pub const VALUE_BYTES_MAX: usize = 16 * 1024;
@@ -98,6 +159,11 @@ const _: () = {
     assert!(LEASE_MIN.as_millis() >= INTERVAL_MIN.as_millis() * INTERVALS_PER_LEASE_MIN as u128);
     assert!(LEASE_MIN.as_millis() > 3 * GUARD.as_millis(), "a lease outlasts its guards");
     assert!(HOLD_MAX.as_millis() >= LEASE_MAX.as_millis() + LEASE_MAX.as_millis() / 10);
+    assert!(
+        PROBE_INTERVAL.as_millis() + PROBE_FALL as u128 * PROBE_TIMEOUT.as_millis() <= 3000,
+        "a stuck web tier is known within three seconds"
+    );
+    assert!(FILE_PIECE_BYTES as u64 >= FILE_WHOLE_BYTES_MAX, "a whole file is one piece");
     assert!(SQUEEZE_MAX.as_millis() < 1000, "shorter than the first retransmission of a SYN (RFC 6298 §2.1)");
     assert!(KILL_PATIENCE.as_millis() < GUARD.as_millis(), "a killed worker's addresses go before the gate shuts");
     assert!(GATE_FIRST.as_millis() < LEASE_MIN.as_millis(), "the first opening is shorter than any lease");

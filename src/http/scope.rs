@@ -1,0 +1,228 @@
+//! Connections of one group on one thread: how many are in flight, and whether they are to end.
+//!
+//! In flight is a connection that was just accepted, receives a request, or has one in progress. An idle one is not,
+//! neither is an upgraded one: nobody can say when it would end, so a planned move does not wait for it.
+//!
+//! What the kernel still holds is not seen here: connections not yet accepted, bytes not yet acknowledged.
+
+use super::counters::{Counters, count};
+use crate::limits::{HEAD_TIMEOUT, WRITE_STALL_MAX};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use tokio::sync::{Notify, watch};
+
+/// How far the connections of a group are asked to end. New ones are served in every case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Drain {
+    /// Not at all.
+    Off,
+    /// Each response says `Connection: close`, HTTP/2 connections get a GOAWAY. Idle HTTP/1.1 connections stay open: a
+    /// request that is on its way on one of them would be lost.
+    Announce,
+    /// Also, idle connections and tunnels are closed: nothing is waited for any more.
+    Close,
+    /// Also, connections that never sent a byte are closed: the process ends.
+    Stop,
+}
+
+/// The connections of one group on one thread.
+#[derive(Debug)]
+pub struct Scope {
+    drain: watch::Sender<Drain>,
+    in_flight: AtomicUsize,
+}
+
+impl Default for Scope {
+    fn default() -> Self {
+        Self { drain: watch::Sender::new(Drain::Off), in_flight: AtomicUsize::new(0) }
+    }
+}
+
+impl Scope {
+    /// Connections in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// How far the connections are asked to end.
+    #[must_use]
+    pub fn drain(&self) -> Drain {
+        *self.drain.borrow()
+    }
+
+    /// Asks them to.
+    pub fn set_drain(&self, drain: Drain) {
+        self.drain.send_replace(drain);
+    }
+
+    /// To wait for a change.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Drain> {
+        self.drain.subscribe()
+    }
+}
+
+/// How long a client is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// For the head of a request.
+    pub head: Duration,
+    /// To take any byte of a response.
+    pub write: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { head: HEAD_TIMEOUT, write: WRITE_STALL_MAX }
+    }
+}
+
+/// One client connection, as shared by its stream, its requests and its task.
+#[derive(Debug)]
+pub struct Connection {
+    /// The client's address; none on a Unix socket.
+    pub peer: Option<SocketAddr>,
+    pub(crate) scope: Arc<Scope>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) patience: Patience,
+    /// Counted in `scope.in_flight`.
+    counted: AtomicBool,
+    /// Requests in progress.
+    requests: AtomicUsize,
+    /// Requests so far.
+    seen: AtomicU64,
+    /// HTTP/1.1: bytes that come while no request is in progress begin one.
+    http1: AtomicBool,
+    /// The response in progress is the last.
+    closing: AtomicBool,
+    /// Cannot end well: to be reset.
+    broken: AtomicBool,
+    /// The first request came while a drain is on.
+    pub(crate) first_in_drain: Notify,
+}
+
+impl Connection {
+    /// A connection that was just accepted.
+    #[must_use]
+    pub fn new(peer: Option<SocketAddr>, scope: Arc<Scope>, counters: Arc<Counters>, patience: Patience) -> Arc<Self> {
+        count(&counters.connections);
+        scope.in_flight.fetch_add(1, Relaxed);
+        Arc::new(Self {
+            peer,
+            scope,
+            counters,
+            patience,
+            counted: AtomicBool::new(true),
+            requests: AtomicUsize::new(0),
+            seen: AtomicU64::new(0),
+            http1: AtomicBool::new(true),
+            closing: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+            first_in_drain: Notify::new(),
+        })
+    }
+
+    /// It is in flight.
+    pub(crate) fn busy(&self) {
+        if !self.counted.swap(true, Relaxed) {
+            self.scope.in_flight.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// It is not in flight.
+    pub(crate) fn idle(&self) {
+        if self.counted.swap(false, Relaxed) {
+            self.scope.in_flight.fetch_sub(1, Relaxed);
+        }
+    }
+
+    pub(crate) fn speaks_http2(&self) {
+        self.http1.store(false, Relaxed);
+    }
+
+    pub(crate) fn is_http1(&self) -> bool {
+        self.http1.load(Relaxed)
+    }
+
+    /// Bytes came.
+    pub(crate) fn received(&self, bytes: u64) {
+        self.counters.bytes_in.fetch_add(bytes, Relaxed);
+        if self.is_http1() {
+            self.busy();
+        }
+    }
+
+    /// A request came.
+    pub(crate) fn begin(self: &Arc<Self>) -> InProgress {
+        count(&self.counters.requests);
+        self.requests.fetch_add(1, Relaxed);
+        self.busy();
+        if self.seen.fetch_add(1, Relaxed) == 0 && self.scope.drain() != Drain::Off {
+            self.first_in_drain.notify_one();
+        }
+        InProgress(Arc::clone(self))
+    }
+
+    /// Requests in progress.
+    pub(crate) fn active(&self) -> usize {
+        self.requests.load(Relaxed)
+    }
+
+    /// Requests so far.
+    pub(crate) fn seen(&self) -> u64 {
+        self.seen.load(Relaxed)
+    }
+
+    /// The response in progress is the last one: in flight until its bytes are handed to the kernel.
+    pub(crate) fn close_after_response(&self) {
+        self.closing.store(true, Relaxed);
+    }
+
+    /// It was upgraded: no longer in flight.
+    pub(crate) fn upgraded(&self) {
+        self.http1.store(false, Relaxed);
+        self.idle();
+    }
+
+    /// The body of a response could not be had to its end.
+    pub(crate) fn break_off(&self) {
+        count(&self.counters.broken);
+        self.broken.store(self.is_http1(), Relaxed);
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Relaxed)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.idle();
+        count(&self.counters.closed);
+    }
+}
+
+/// A request in progress; it ends with its response's body.
+#[derive(Debug)]
+pub(crate) struct InProgress(Arc<Connection>);
+
+impl InProgress {
+    pub(crate) fn break_off(&self) {
+        self.0.break_off();
+    }
+}
+
+impl Drop for InProgress {
+    fn drop(&mut self) {
+        if self.0.requests.fetch_sub(1, Relaxed) == 1 && !self.0.closing.load(Relaxed) {
+            self.0.idle();
+        }
+    }
+}

@@ -1,0 +1,534 @@
+//! Starts the web threads, and is the handle on them.
+//!
+//! Sockets are bound before the first thread starts, so a fault in the configuration is an error of `start`. A thread
+//! owns all that it serves with; what is shared are counters, the health of servers and the drain.
+
+use super::{
+    fault::Fault,
+    files::Folder,
+    health::{UpstreamView, Upstreams},
+    pool::Pool,
+    probe,
+    site::{Action, Site},
+};
+use crate::{
+    cluster::{GroupName, Name},
+    config::{self, RouteAction},
+    http::{
+        BindError, Connection, Counters, Drain, Patience, Scope, Totals, Transport, bind, count, raise_open_files,
+        serve,
+    },
+    limits::{ACCEPT_PAUSE, FILE_READERS_MAX, PROBE_CONNECTIONS_MAX, UPSTREAM_KEEP_IDLE, WEB_THREADS_MAX},
+};
+use futures_util::FutureExt;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    hash::{BuildHasher, RandomState},
+    io,
+    net::{IpAddr, SocketAddr, TcpListener as StdListener},
+    num::NonZero,
+    path::PathBuf,
+    rc::Rc,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+use tokio::{
+    net::{TcpListener, TcpStream, UnixListener},
+    runtime::{Builder, LocalOptions, LocalRuntime},
+    sync::watch,
+    task::spawn_local,
+    time::{Instant, sleep, sleep_until},
+};
+
+/// What the tier is started with.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    /// What is served.
+    pub web: config::Web,
+    /// The groups' addresses: a connection to one of them belongs to its group, also through a wildcard listener.
+    pub vips: Vec<(IpAddr, GroupName)>,
+    /// How long clients are waited for.
+    pub patience: Patience,
+    /// A fault to inject, for rehearsals.
+    pub fault: Option<Fault>,
+}
+
+impl Setup {
+    /// From a whole configuration.
+    #[must_use]
+    pub fn of(config: &config::Config) -> Self {
+        let addresses = |group: &config::Group| {
+            let name = group.name;
+            group.vips.iter().map(move |vip| (vip.address.addr(), name)).collect::<Vec<_>>()
+        };
+        let vips = config.groups.iter().flat_map(addresses).collect();
+        Self { web: config.web.clone(), vips, ..Self::default() }
+    }
+}
+
+/// Why the tier could not be started. Nothing of it is left behind.
+#[derive(Debug)]
+pub enum Error {
+    /// An address could not be listened on.
+    Bind(BindError),
+    /// A route names an upstream that is not there.
+    Upstream(Name),
+    /// A folder to serve is not there.
+    Folder(PathBuf, io::Error),
+    /// A web thread could not be started.
+    Thread(io::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind(error) => error.fmt(f),
+            Self::Upstream(name) => write!(f, "a route names the upstream {name}, which is not there"),
+            Self::Folder(path, error) => write!(f, "cannot serve the folder {}: {error}", path.display()),
+            Self::Thread(error) => write!(f, "cannot start a web thread: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Bind(error) => Some(error),
+            Self::Folder(_, error) | Self::Thread(error) => Some(error),
+            Self::Upstream(_) => None,
+        }
+    }
+}
+
+impl From<BindError> for Error {
+    fn from(error: BindError) -> Self {
+        Self::Bind(error)
+    }
+}
+
+/// The web tier.
+#[derive(Debug)]
+pub struct Tier;
+
+/// What is open to the rest of the daemon of a running tier. The tier ends when the last one is dropped.
+#[derive(Debug, Clone)]
+pub struct Handle(Arc<Running>);
+
+#[derive(Debug)]
+struct Running {
+    addresses: Vec<SocketAddr>,
+    sockets: Vec<PathBuf>,
+    seats: Vec<Arc<Seat>>,
+    upstreams: Upstreams,
+    connections_max: usize,
+    stop: watch::Sender<Option<Instant>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What a thread shares with the handle.
+#[derive(Debug)]
+struct Seat {
+    counters: Arc<Counters>,
+    /// Connections to addresses of no group.
+    ungrouped: Arc<Scope>,
+    groups: BTreeMap<GroupName, Arc<Scope>>,
+}
+
+/// The tier, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    /// Number of web threads.
+    pub threads: usize,
+    /// Connections that may be open at once.
+    pub connections_max: usize,
+    /// Where it listens.
+    pub listeners: Vec<SocketAddr>,
+    /// Connections in flight, by group.
+    pub in_flight: BTreeMap<GroupName, usize>,
+    /// What it has served.
+    pub totals: Totals,
+    /// The servers behind it.
+    pub upstreams: Vec<UpstreamView>,
+}
+
+impl Tier {
+    /// Binds all listeners and starts the web threads.
+    ///
+    /// # Errors
+    /// If an address cannot be listened on, a route names no upstream, or a thread does not start. Nothing runs then.
+    pub fn start(setup: Setup) -> Result<Handle, Error> {
+        let threads = match setup.web.threads {
+            0 => thread::available_parallelism().map_or(1, NonZero::get),
+            threads => threads,
+        };
+        let threads = threads.clamp(1, WEB_THREADS_MAX);
+        let connections_max = raise_open_files();
+        let (addresses, mut sockets) = bind_all(&setup.web, threads)?;
+        let groups = setup.vips.iter().map(|(_, group)| *group);
+        let groups: Vec<GroupName> = groups.chain(setup.web.listeners.iter().filter_map(|l| l.group)).collect();
+        let upstreams = Upstreams::new(&setup.web.upstreams);
+        let setup = Arc::new(setup);
+        let (stop, stopped) = watch::channel(None);
+        let random = RandomState::new().hash_one(&addresses);
+        let mut running = Running {
+            addresses,
+            sockets: Vec::new(),
+            seats: Vec::new(),
+            upstreams: upstreams.clone(),
+            connections_max,
+            stop,
+            threads: Mutex::default(),
+        };
+        for (thread, listeners) in sockets.drain(..).enumerate() {
+            let seat = Arc::new(Seat::new(&groups));
+            let socket = PathBuf::from(format!("\0hawser-web-{}-{random:016x}-{thread}", std::process::id()));
+            let plan = Plan {
+                thread,
+                setup: Arc::clone(&setup),
+                listeners,
+                socket: socket.clone(),
+                seat: Arc::clone(&seat),
+                upstreams: upstreams.clone(),
+                connections_max: (connections_max / threads).max(1),
+                stopped: stopped.clone(),
+            };
+            running.sockets.push(socket);
+            running.seats.push(seat);
+            let joined = plan.start()?;
+            running.threads.lock().unwrap_or_else(PoisonError::into_inner).push(joined);
+        }
+        Ok(Handle(Arc::new(running)))
+    }
+}
+
+/// Serves the files of one folder at one address: a web server in one call.
+///
+/// # Errors
+/// If the folder cannot be opened or the address not be listened on.
+pub fn serve_dir(folder: PathBuf, address: SocketAddr) -> Result<Handle, Error> {
+    let folder = match folder.canonicalize() {
+        Ok(folder) => folder,
+        Err(error) => return Err(Error::Folder(folder, error)),
+    };
+    if let Err(error) = std::fs::read_dir(&folder) {
+        return Err(Error::Folder(folder, error));
+    }
+    let action = RouteAction::Static { root: folder, index: vec!["index.html".to_owned()] };
+    let route = config::Route { path: "/".to_owned(), action };
+    let listener = config::Listener { address, group: None, routes: vec![route] };
+    Tier::start(Setup { web: config::Web { listeners: vec![listener], ..config::Web::default() }, ..Setup::default() })
+}
+
+impl Handle {
+    /// Where it listens, in the order of the configuration; a port 0 has become a real one.
+    #[must_use]
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.0.addresses
+    }
+
+    /// For [`super::health::run`].
+    #[must_use]
+    pub fn upstreams(&self) -> Upstreams {
+        self.0.upstreams.clone()
+    }
+
+    /// For [`probe::run`].
+    #[must_use]
+    pub fn probe_targets(&self) -> probe::Targets {
+        probe::Targets { threads: self.0.sockets.clone(), listeners: self.0.addresses.clone() }
+    }
+
+    /// How far the connections of a group are asked to end, until the next call.
+    pub fn drain(&self, group: GroupName, drain: Drain) {
+        for scope in self.scopes(group) {
+            scope.set_drain(drain);
+        }
+    }
+
+    /// Connections of a group that are new, receive a request or have one in progress. Not those that the kernel has
+    /// not handed out yet, nor bytes that it has not delivered yet.
+    #[must_use]
+    pub fn in_flight(&self, group: GroupName) -> usize {
+        self.scopes(group).map(|scope| scope.in_flight()).sum()
+    }
+
+    fn scopes(&self, group: GroupName) -> impl Iterator<Item = &Arc<Scope>> {
+        self.0.seats.iter().filter_map(move |seat| seat.groups.get(&group))
+    }
+
+    /// What it has served, all threads together.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for seat in &self.0.seats {
+            totals += seat.counters.totals();
+        }
+        totals
+    }
+
+    /// The tier, for people.
+    #[must_use]
+    pub fn view(&self) -> View {
+        let groups = self.0.seats.first().map(|seat| seat.groups.keys().copied()).into_iter().flatten();
+        View {
+            threads: self.0.seats.len(),
+            connections_max: self.0.connections_max,
+            listeners: self.0.addresses.clone(),
+            in_flight: groups.map(|group| (group, self.in_flight(group))).collect(),
+            totals: self.totals(),
+            upstreams: self.0.upstreams.view(),
+        }
+    }
+
+    /// Ends the tier: listeners are closed, requests in progress may end within `limit`, the rest is cut off. False: a
+    /// web thread hangs and was left behind.
+    pub async fn shutdown(&self, limit: Duration) -> bool {
+        const LOOK: Duration = Duration::from_millis(5);
+        const EXTRA: Duration = Duration::from_secs(1);
+        let deadline = Instant::now() + limit;
+        for seat in &self.0.seats {
+            for scope in seat.groups.values().chain([&seat.ungrouped]) {
+                scope.set_drain(Drain::Stop);
+            }
+        }
+        self.0.stop.send_replace(Some(deadline));
+        loop {
+            let done =
+                self.0.threads.lock().unwrap_or_else(PoisonError::into_inner).iter().all(JoinHandle::is_finished);
+            if done || Instant::now() > deadline + EXTRA {
+                return done;
+            }
+            sleep(LOOK).await;
+        }
+    }
+}
+
+impl Seat {
+    fn new(groups: &[GroupName]) -> Self {
+        Self {
+            counters: Arc::default(),
+            ungrouped: Arc::default(),
+            groups: groups.iter().map(|group| (*group, Arc::default())).collect(),
+        }
+    }
+}
+
+/// One socket per listener for each thread, and the real addresses.
+fn bind_all(web: &config::Web, threads: usize) -> Result<(Vec<SocketAddr>, Vec<Vec<StdListener>>), Error> {
+    let mut addresses = Vec::new();
+    let mut sockets: Vec<Vec<StdListener>> = (0..threads).map(|_| Vec::new()).collect();
+    for listener in &web.listeners {
+        let mut address = listener.address;
+        for thread in &mut sockets {
+            let socket = bind(address)?;
+            // A port that the kernel chose holds for the other threads, too.
+            address = socket.local_addr().unwrap_or(address);
+            thread.push(socket);
+        }
+        addresses.push(address);
+    }
+    Ok((addresses, sockets))
+}
+
+/// What a thread is started with.
+struct Plan {
+    thread: usize,
+    setup: Arc<Setup>,
+    listeners: Vec<StdListener>,
+    socket: PathBuf,
+    seat: Arc<Seat>,
+    upstreams: Upstreams,
+    connections_max: usize,
+    stopped: watch::Receiver<Option<Instant>>,
+}
+
+impl Plan {
+    /// Returns when the thread is ready, or has failed.
+    fn start(self) -> Result<JoinHandle<()>, Error> {
+        let (ready, is_ready) = mpsc::sync_channel(1);
+        let name = format!("web-{}", self.thread);
+        let joined = thread::Builder::new().name(name).spawn(move || match self.prepare() {
+            Ok((runtime, worker)) => {
+                let told = ready.send(Ok(()));
+                if told.is_ok() {
+                    runtime.block_on(worker.run());
+                }
+                runtime.shutdown_background();
+            }
+            Err(error) => drop(ready.send(Err(error))),
+        });
+        let joined = joined.map_err(Error::Thread)?;
+        match is_ready.recv() {
+            Ok(Ok(())) => Ok(joined),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(Error::Thread(io::Error::other("it ended at once"))),
+        }
+    }
+
+    fn prepare(self) -> Result<(LocalRuntime, Worker), Error> {
+        let mut builder = Builder::new_current_thread();
+        builder.enable_io().enable_time().max_blocking_threads(FILE_READERS_MAX);
+        builder.thread_name(format!("web-{}-read", self.thread));
+        let runtime = builder.build_local(LocalOptions::default()).map_err(Error::Thread)?;
+        let entered = runtime.enter();
+        let pools: BTreeMap<Name, Rc<Pool>> = (self.setup.web.upstreams.iter().enumerate())
+            .map(|(index, upstream)| (upstream.name, Pool::new(self.upstreams.clone(), index, self.thread)))
+            .collect();
+        let mut served = Vec::new();
+        for (configured, socket) in self.setup.web.listeners.iter().zip(self.listeners) {
+            let routes = configured.routes.iter().map(|route| action(route, &pools)).collect::<Result<_, _>>()?;
+            let socket = TcpListener::from_std(socket).map_err(Error::Thread)?;
+            served.push((socket, configured.group, Site::new(routes)));
+        }
+        let probed = UnixListener::bind(&self.socket).map_err(Error::Thread)?;
+        drop(entered);
+        let shared = Rc::new(Shared {
+            seat: self.seat,
+            vips: self.setup.vips.iter().copied().collect(),
+            connections_max: self.connections_max,
+            patience: self.setup.patience,
+        });
+        let fault = self.setup.fault.clone();
+        Ok((runtime, Worker { shared, served, probed, pools, fault, stopped: self.stopped }))
+    }
+}
+
+fn action(route: &config::Route, pools: &BTreeMap<Name, Rc<Pool>>) -> Result<(String, Action), Error> {
+    let action = match &route.action {
+        RouteAction::Static { root, index } => {
+            Action::Folder(Folder { root: root.clone(), index: index.clone(), prefix: route.path.clone() })
+        }
+        RouteAction::Proxy { upstream } => {
+            Action::Proxy(pools.get(upstream).cloned().ok_or(Error::Upstream(*upstream))?)
+        }
+    };
+    Ok((route.path.clone(), action))
+}
+
+/// A thread at work.
+struct Worker {
+    shared: Rc<Shared>,
+    served: Vec<(TcpListener, Option<GroupName>, Rc<Site>)>,
+    probed: UnixListener,
+    pools: BTreeMap<Name, Rc<Pool>>,
+    fault: Option<Fault>,
+    stopped: watch::Receiver<Option<Instant>>,
+}
+
+/// What all accept loops of a thread share.
+struct Shared {
+    seat: Arc<Seat>,
+    vips: BTreeMap<IpAddr, GroupName>,
+    connections_max: usize,
+    patience: Patience,
+}
+
+impl Worker {
+    /// Until the tier is to end, and then until the last connection has ended, or the deadline.
+    async fn run(mut self) {
+        for (listener, group, site) in self.served {
+            spawn_local(accept(listener, group, site, Rc::clone(&self.shared), self.stopped.clone()));
+        }
+        spawn_local(accept_probes(self.probed));
+        if !self.pools.is_empty() {
+            spawn_local(tidy(self.pools));
+        }
+        if let Some(fault) = self.fault {
+            spawn_local(fault.suffer());
+        }
+        // An error: the handle is gone, nobody waits.
+        let Ok(deadline) = self.stopped.wait_for(Option::is_some).await.map(|deadline| *deadline) else { return };
+        let counters = &self.shared.seat.counters;
+        let all_closed = async {
+            // The accept loops have one turn to take in what the kernel had ready.
+            tokio::task::yield_now().await;
+            while counters.totals().active > 0 {
+                sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::select! {
+            () = all_closed => {}
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)) => {}
+        }
+    }
+}
+
+/// Accepts until the tier is to end. What the kernel has ready then is still served: closing would reset it.
+async fn accept(
+    listener: TcpListener,
+    group: Option<GroupName>,
+    site: Rc<Site>,
+    shared: Rc<Shared>,
+    mut stopped: watch::Receiver<Option<Instant>>,
+) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = stopped.wait_for(Option::is_some) => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => shared.begin(stream, peer, group, &site),
+            Err(error) => {
+                count(&shared.seat.counters.accept_errors);
+                // The client's own (RFC: it went before it was accepted), or ours: no files or memory left.
+                if error.kind() != io::ErrorKind::ConnectionAborted {
+                    tracing::debug!(%error, "cannot accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
+        shared.begin(stream, peer, group, &site);
+    }
+}
+
+impl Shared {
+    fn begin(&self, stream: TcpStream, peer: SocketAddr, group: Option<GroupName>, site: &Rc<Site>) {
+        let counters = &self.seat.counters;
+        if counters.totals().active >= self.connections_max as u64 {
+            count(&counters.refused);
+            stream.reset_on_close();
+            return;
+        }
+        let group = group.or_else(|| match self.vips.is_empty() {
+            true => None,
+            false => stream.local_addr().ok().and_then(|local| self.vips.get(&local.ip().to_canonical()).copied()),
+        });
+        let scope = group.and_then(|group| self.seat.groups.get(&group)).unwrap_or(&self.seat.ungrouped);
+        let connection = Connection::new(Some(peer), Arc::clone(scope), Arc::clone(counters), self.patience);
+        spawn_local(serve(stream, connection, Rc::clone(site)));
+    }
+}
+
+/// Serves the probes of this process, by the same means as everything else, but counted apart.
+async fn accept_probes(listener: UnixListener) {
+    let (site, scope, counters) = (Site::new(Vec::new()), Arc::<Scope>::default(), Arc::<Counters>::default());
+    let me = rustix::process::geteuid().as_raw();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let mine = stream.peer_cred().is_ok_and(|peer| peer.uid() == me);
+                if mine && counters.totals().active < PROBE_CONNECTIONS_MAX as u64 {
+                    let connection =
+                        Connection::new(None, Arc::clone(&scope), Arc::clone(&counters), Patience::default());
+                    spawn_local(serve(stream, connection, Rc::clone(&site)));
+                }
+            }
+            Err(_) => sleep(ACCEPT_PAUSE).await,
+        }
+    }
+}
+
+async fn tidy(pools: BTreeMap<Name, Rc<Pool>>) {
+    loop {
+        sleep(UPSTREAM_KEEP_IDLE / 4).await;
+        for pool in pools.values() {
+            pool.tidy();
+        }
+    }
+}
