@@ -46,8 +46,14 @@ pub const CLUSTERS_PER_WITNESS_MAX: usize = 256;
 pub const DATAGRAM_BYTES_MAX: usize = 1200;
 /// Width of the replay window, in datagrams.
 pub const REPLAY_WINDOW: u64 = 1024;
+/// Secrets that may be in force at once, so that they can be replaced without an outage.
+pub const SEAL_KEYS_MAX: usize = 2;
+/// Proven keys kept per sender: its current life, the one before, each with two secrets.
+pub const SEAL_CACHE_PER_SENDER: usize = 4;
 /// How long a planned move waits for requests in flight.
 pub const DRAIN_DEFAULT: Duration = Duration::from_secs(10);
+/// Longest wait for requests in flight.
+pub const DRAIN_MAX: Duration = Duration::from_secs(600);
 /// How long the gate may drop the first packets of new connections during a planned move.
 pub const SQUEEZE_MAX: Duration = Duration::from_millis(200);
 
@@ -150,6 +156,24 @@ pub const PROBE_CONNECTIONS_MAX: usize = 8;
 pub const VALUE_BYTES_MAX: usize = 16 * 1024;
 /// Transitions kept in the history.
 pub const HISTORY_MAX: usize = 1000;
+/// Most listeners, counting each address.
+pub const LISTENERS_MAX: usize = 64;
+/// Most routes of one listener.
+pub const ROUTES_MAX: usize = 64;
+/// Most upstreams.
+pub const UPSTREAMS_MAX: usize = 64;
+/// Most servers of one upstream.
+pub const SERVERS_PER_UPSTREAM_MAX: usize = 64;
+/// Most web threads.
+pub const WEB_THREADS_MAX: usize = 256;
+/// Shortest time between two health checks, and shortest wait for one.
+pub const HEALTH_TIME_MIN: Duration = Duration::from_millis(50);
+/// Longest timeout of the web tier.
+pub const WEB_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Longest path of a Unix socket, in bytes (`sun_path` of unix(7), with its final zero).
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+/// Faults of a configuration file that are reported; more are only counted.
+pub const FAULTS_MAX: usize = 200;
 /// Longest configuration file, in bytes.
 pub const CONFIG_BYTES_MAX: usize = 1024 * 1024;
 

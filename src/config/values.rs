@@ -216,3 +216,25 @@ impl Config {
         self.groups.iter().find(|g| g.vips.iter().any(|v| v.address.addr() == address))
     }
 }
+
+/// The configuration of a witness.
+#[derive(Debug, Clone)]
+pub struct WitnessConfig {
+    /// Where it listens, by UDP.
+    pub listen: Vec<SocketAddr>,
+    /// Folder of what must survive (0700).
+    pub state_dir: PathBuf,
+    /// Its admin socket.
+    pub admin_socket: PathBuf,
+    /// The clusters for which it votes.
+    pub clusters: Vec<WitnessCluster>,
+}
+
+/// `[[cluster]]` of a witness.
+#[derive(Debug, Clone)]
+pub struct WitnessCluster {
+    /// The cluster's name.
+    pub name: Name,
+    /// The file of the secret that it shares with the nodes (`trust::Keyring`).
+    pub secret: PathBuf,
+}
