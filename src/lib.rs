@@ -1,6 +1,7 @@
 //! hawser: two Linux machines, one highly available web service.
 
 pub mod admin;
+pub mod alarm;
 pub mod cli;
 pub mod clock;
 pub mod cluster;

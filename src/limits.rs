@@ -50,6 +50,16 @@ pub const REPLAY_WINDOW: u64 = 1024;
 pub const SEAL_KEYS_MAX: usize = 2;
 /// Proven keys kept per sender: its current life, the one before, each with two secrets.
 pub const SEAL_CACHE_PER_SENDER: usize = 4;
+/// Longest queue of inputs that wait for the cluster thread.
+pub const DRIVER_QUEUE_MAX: usize = 1024;
+/// Datagrams taken from the sockets before timers are looked at again.
+pub const DATAGRAM_BURST_MAX: usize = 64;
+/// Refused datagrams are logged this often at most.
+pub const REFUSED_LOG_EVERY: Duration = Duration::from_secs(60);
+/// While a group drains, it is asked this often whether old requests are done.
+pub const DRAIN_POLL: Duration = Duration::from_millis(5);
+/// Greetings to strangers per second: each is the answer to an authentic datagram of a life not yet believed.
+pub const GREETINGS_PER_SECOND_MAX: u32 = 200;
 /// How long a planned move waits for requests in flight.
 pub const DRAIN_DEFAULT: Duration = Duration::from_secs(10);
 /// Longest wait for requests in flight.
@@ -164,8 +174,6 @@ pub const ROUTES_MAX: usize = 64;
 pub const UPSTREAMS_MAX: usize = 64;
 /// Most servers of one upstream.
 pub const SERVERS_PER_UPSTREAM_MAX: usize = 64;
-/// Most web threads.
-pub const WEB_THREADS_MAX: usize = 256;
 /// Shortest time between two health checks, and shortest wait for one.
 pub const HEALTH_TIME_MIN: Duration = Duration::from_millis(50);
 /// Longest timeout of the web tier.

@@ -1,1 +1,322 @@
-//! Feeds the engine and carries out what it says.
+//! Feeds the engine and carries out what it says: one thread, one loop, nothing that blocks.
+//!
+//! ```text
+//!  datagrams ─┐                       ┌─> links (sealed, on each)
+//!  timer ─────┤   now = clock::now()  ├─> disk (a vote; comes back as an input)
+//!  queue ─────┴─> engine.handle() ────┼─> keeper (intents, newest wins)
+//!                                     └─> notes for the control runtime (events, roles)
+//! ```
+//!
+//! Rules: the clock is read after a datagram was received, and before one is handed out; time acts first. What comes by
+//! the queue is bounded, and the loop never waits to hand anything on.
+//!
+//! Not here: what to decide (`cluster`), who may speak (`trust`), addresses (`vip`).
+
+mod links;
+mod refused;
+pub mod sockets;
+pub mod witness;
+
+pub use links::{Bound, Links, bind};
+pub use refused::Refusals;
+
+use crate::{
+    alarm::Alarm,
+    clock,
+    cluster::{
+        Action, Command, CommandId, CommandRefusal, Engine, Event, GroupName, Input, Intent, Intents, Memory, Report,
+        View,
+    },
+    limits::{DATAGRAM_BURST_MAX, DATAGRAM_BYTES_MAX, DRAIN_POLL, DRIVER_QUEUE_MAX},
+    time::Instant,
+};
+use links::Arrival;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    thread::{self, JoinHandle},
+};
+use tokio::{
+    io::unix::AsyncFd,
+    sync::{mpsc, oneshot},
+};
+
+/// What the rest of the daemon tells the driver.
+#[derive(Debug)]
+pub enum Told {
+    /// An input for the engine.
+    Input(Input),
+    /// An operator's command, and where its answer goes.
+    Command(Command, oneshot::Sender<Result<(), CommandRefusal>>),
+    /// Somebody wants to see.
+    View(oneshot::Sender<Seen>),
+}
+
+/// What is shown of the driver.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// What the engine knows.
+    pub view: View,
+    /// When each link last carried something of the peer.
+    pub links: Vec<Option<Instant>>,
+    /// Datagrams that had no effect, by reason.
+    pub refused: BTreeMap<&'static str, u64>,
+}
+
+/// What the driver tells the control runtime.
+#[derive(Debug, Clone)]
+pub enum Note {
+    /// Something happened.
+    Event(Event),
+    /// This node's right to the group, when it changes or is prolonged.
+    Intent(GroupName, Intent),
+    /// Everything is let go of: the process may end.
+    Stopped,
+}
+
+/// The hands of the driver: none of them waits.
+pub struct Hands {
+    /// Hands a memory to the disk; its number comes back as [`Input::Persisted`].
+    pub persist: Box<dyn FnMut(u64, Memory) -> Result<(), String> + Send>,
+    /// Tells the keeper of the addresses what should be true.
+    pub keep: Box<dyn FnMut(GroupName, Intent) + Send>,
+    /// Announces a group's addresses again.
+    pub announce: Box<dyn FnMut(GroupName) + Send>,
+    /// Begins or ends the drain of a group's listeners.
+    pub drain: Box<dyn FnMut(GroupName, bool) + Send>,
+    /// Whether no request that began before the drain is in progress.
+    pub drained: Box<dyn FnMut(GroupName) -> bool + Send>,
+    /// Tells the control runtime.
+    pub note: Box<dyn FnMut(Note) + Send>,
+    /// Called about once an interval: the loop lives.
+    pub beat: Box<dyn FnMut(Instant) + Send>,
+    /// Groups without addresses: nobody keeps them, so they are gone as soon as they are let go of.
+    pub bare: BTreeSet<GroupName>,
+}
+
+/// How the rest of the daemon reaches the driver.
+#[derive(Debug, Clone)]
+pub struct DriverHandle {
+    queue: mpsc::Sender<Told>,
+}
+
+impl DriverHandle {
+    /// Tells the engine something. Blocks while the queue is full; not for async code.
+    pub fn tell(&self, input: Input) {
+        // A driver that is gone has ended the process, or is about to.
+        let _gone = self.queue.blocking_send(Told::Input(input)).is_err();
+    }
+
+    /// Tells the engine something.
+    pub async fn tell_async(&self, input: Input) {
+        let _gone = self.queue.send(Told::Input(input)).await.is_err();
+    }
+
+    /// Gives a command and waits for its answer.
+    pub async fn command(&self, command: Command) -> Result<(), CommandRefusal> {
+        let (answer, receive) = oneshot::channel();
+        if self.queue.send(Told::Command(command, answer)).await.is_err() {
+            return Err(CommandRefusal::Lost);
+        }
+        receive.await.unwrap_or(Err(CommandRefusal::Lost))
+    }
+
+    /// What the driver knows now.
+    pub async fn see(&self) -> Option<Seen> {
+        let (answer, receive) = oneshot::channel();
+        self.queue.send(Told::View(answer)).await.ok()?;
+        receive.await.ok()
+    }
+}
+
+/// A queue for the driver, made before it is started so that others can be given its handle.
+#[must_use]
+pub fn queue() -> (DriverHandle, mpsc::Receiver<Told>) {
+    let (queue, receiver) = mpsc::channel(DRIVER_QUEUE_MAX);
+    (DriverHandle { queue }, receiver)
+}
+
+struct Driver {
+    engine: Engine,
+    links: Links,
+    hands: Hands,
+    intents: Intents,
+    draining: BTreeSet<GroupName>,
+    answers: BTreeMap<CommandId, oneshot::Sender<Result<(), CommandRefusal>>>,
+    next_command: CommandId,
+}
+
+/// Starts the cluster thread. `make` builds engine and links on it.
+///
+/// # Errors
+/// If no thread can be had.
+pub fn spawn<F>(make: F, hands: Hands, queue: mpsc::Receiver<Told>) -> io::Result<JoinHandle<io::Result<()>>>
+where
+    F: FnOnce() -> io::Result<(Engine, Links)> + Send + 'static,
+{
+    thread::Builder::new().name("cluster".to_owned()).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async move {
+            let (engine, links) = make()?;
+            let driver = Driver {
+                engine,
+                links,
+                hands,
+                intents: Intents::new(),
+                draining: BTreeSet::new(),
+                answers: BTreeMap::new(),
+                next_command: 1,
+            };
+            driver.run(queue).await
+        })
+    })
+}
+
+impl Driver {
+    async fn run(mut self, mut queue: mpsc::Receiver<Told>) -> io::Result<()> {
+        let mut alarm = AsyncFd::register(Alarm::new()?)?;
+        let mut buffer = [0; DATAGRAM_BYTES_MAX + 1];
+        self.feed(Input::Tick);
+        loop {
+            let wake = if self.draining.is_empty() {
+                self.engine.next_deadline()
+            } else {
+                self.engine.next_deadline().min(clock::now() + DRAIN_POLL)
+            };
+            alarm.get_mut().set(wake)?;
+            tokio::select! {
+                biased;
+                ready = alarm.readable() => {
+                    ready?.clear_ready();
+                    self.tick();
+                }
+                told = queue.recv() => match told {
+                    Some(told) => self.take(told),
+                    None => return Ok(()),
+                },
+                arrived = self.links.receive(&mut buffer) => self.receive_burst(arrived, &mut buffer).await,
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        self.feed(Input::Tick);
+        let drained: Vec<GroupName> =
+            self.draining.iter().filter(|group| (self.hands.drained)(**group)).copied().collect();
+        for group in drained {
+            self.draining.remove(&group);
+            self.feed(Input::Drained(group));
+        }
+        let now = clock::now();
+        self.links.refusals().say(now);
+        (self.hands.beat)(now);
+    }
+
+    /// Takes what waits on the sockets, but not for ever: timers come first again after a while.
+    async fn receive_burst(
+        &mut self,
+        first: (usize, std::net::SocketAddr, usize),
+        buffer: &mut [u8; DATAGRAM_BYTES_MAX + 1],
+    ) {
+        let mut arrived = Some(first);
+        for _ in 0..DATAGRAM_BURST_MAX {
+            let Some((by, from, length)) = arrived else { return };
+            let now = clock::now();
+            match self.links.take(now, by, from, buffer.get(..length).unwrap_or_default()) {
+                Some(Arrival::Message(from, message)) => self.feed(Input::Message { from, message }),
+                Some(Arrival::Notice(secret)) => self.feed(Input::Notice(secret)),
+                None => {}
+            }
+            if clock::now() >= self.engine.next_deadline() {
+                return;
+            }
+            arrived = futures_util::FutureExt::now_or_never(self.links.receive(buffer));
+        }
+    }
+
+    fn take(&mut self, told: Told) {
+        match told {
+            Told::Input(input) => self.feed(input),
+            Told::Command(command, answer) => {
+                let id = self.next_command;
+                self.next_command += 1;
+                self.answers.insert(id, answer);
+                self.feed(Input::Command(id, command));
+            }
+            Told::View(answer) => {
+                let seen = Seen {
+                    view: self.engine.view(),
+                    links: self.links.states().iter().map(|l| l.heard_at).collect(),
+                    refused: self.links.refusals().totals().clone(),
+                };
+                // Who asked may have gone away.
+                let _gone = answer.send(seen).is_err();
+            }
+        }
+    }
+
+    /// One input, its actions, and the intents that follow.
+    fn feed(&mut self, input: Input) {
+        let mut next = Some(input);
+        while let Some(input) = next.take() {
+            let actions = self.engine.handle(clock::now(), input);
+            for action in actions {
+                self.carry_out(action);
+            }
+            self.links.set_voters(self.engine.voter().voters());
+            for gone in self.spread_intents() {
+                next = Some(Input::Report(Report::Gone(gone)));
+            }
+        }
+    }
+
+    /// Tells the keeper what has changed. Groups without addresses that are gone at once: one, the others next time.
+    fn spread_intents(&mut self) -> Option<GroupName> {
+        let mut gone = None;
+        for (group, intent) in self.engine.intents() {
+            let old = self.intents.get(&group).copied();
+            if old == Some(intent) {
+                continue;
+            }
+            if self.hands.bare.contains(&group) {
+                let released = !matches!(intent, Intent::Held { .. });
+                if released && gone.is_some() {
+                    continue;
+                }
+                gone = gone.or(released.then_some(group));
+            } else {
+                (self.hands.keep)(group, intent);
+            }
+            self.intents.insert(group, intent);
+            (self.hands.note)(Note::Intent(group, intent));
+        }
+        gone
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Send(to, message) => self.links.send(to, message),
+            Action::Persist(id, memory) => {
+                if let Err(why) = (self.hands.persist)(id, memory) {
+                    tracing::error!(why, "a vote could not be handed to the disk");
+                }
+            }
+            Action::Drain(group, on) => {
+                (self.hands.drain)(group, on);
+                if on {
+                    self.draining.insert(group);
+                } else {
+                    self.draining.remove(&group);
+                }
+            }
+            Action::Announce(group) => (self.hands.announce)(group),
+            Action::Event(event) => (self.hands.note)(Note::Event(event)),
+            Action::Answer(id, answer) => {
+                if let Some(waiting) = self.answers.remove(&id) {
+                    let _gone = waiting.send(answer).is_err();
+                }
+            }
+            Action::Stopped => (self.hands.note)(Note::Stopped),
+        }
+    }
+}

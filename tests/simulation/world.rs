@@ -861,7 +861,8 @@ impl World {
     // ---- faults -----------------------------------------------------------------------------------------------
 
     fn fault(&mut self, fault: Fault) {
-        if let Fault::KillWorker(who) | Fault::KillBoth(who) | Fault::KillSupervisor(who) | Fault::Freeze(who, _) = fault
+        if let Fault::KillWorker(who) | Fault::KillBoth(who) | Fault::KillSupervisor(who) | Fault::Freeze(who, _) =
+            fault
             && self.machines[who.index()].suspended_at.is_some()
         {
             return; // nothing runs there that could do this

@@ -1,0 +1,59 @@
+//! A timer on the boot clock that counts suspend: an epoll or runtime timeout does not (`timerfd_create(2)`).
+
+use crate::time::Instant;
+use rustix::{
+    fd::{AsFd, BorrowedFd, OwnedFd},
+    time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec},
+};
+use std::io;
+
+/// A descriptor that becomes readable at an instant.
+#[derive(Debug)]
+pub struct Alarm {
+    fd: OwnedFd,
+    at: Instant,
+}
+
+impl Alarm {
+    /// An alarm that is not set.
+    ///
+    /// # Errors
+    /// If there are no more descriptors.
+    pub fn new() -> io::Result<Self> {
+        let fd =
+            rustix::time::timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+        Ok(Self { fd, at: Instant::NEVER })
+    }
+
+    /// Sets it: readable at `at`, at once if that has passed, never for [`Instant::NEVER`]. What rang before is forgotten.
+    ///
+    /// # Errors
+    /// None that can happen with a valid descriptor.
+    pub fn set(&mut self, at: Instant) -> io::Result<()> {
+        if at == self.at && at == Instant::NEVER {
+            return Ok(());
+        }
+        const SECOND: u64 = 1_000_000_000;
+        let nanos = if at == Instant::NEVER { 0 } else { at.as_nanos().max(1) };
+        let value = Timespec {
+            tv_sec: i64::try_from(nanos / SECOND).unwrap_or(i64::MAX),
+            tv_nsec: i64::try_from(nanos % SECOND).unwrap_or(0),
+        };
+        let spec = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
+        rustix::time::timerfd_settime(&self.fd, TimerfdTimerFlags::ABSTIME, &spec)?;
+        self.at = at;
+        Ok(())
+    }
+}
+
+impl AsFd for Alarm {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl std::os::fd::AsRawFd for Alarm {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.fd.as_raw_fd()
+    }
+}

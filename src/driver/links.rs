@@ -1,0 +1,268 @@
+//! The links of a node: seals what the engine says and sends it on every one, opens what comes, and lets through only
+//! what counts.
+//!
+//! Rule: a datagram has an effect only if its seal is good, its sender's life is believed and echoes ours, and its
+//! counter is new. The rest is counted.
+
+use super::sockets::Sockets;
+use super::{refused::Refusals, sockets};
+use crate::{
+    cluster::{Envelope, Identity, Incarnation, Member, Message, Secret, Sessions, Verdict},
+    config::Config,
+    limits::{DATAGRAM_BYTES_MAX, GREETINGS_PER_SECOND_MAX},
+    time::{Duration, Instant},
+    trust::{Keyring, Kind, Notice, Opener, Refused, Sealer},
+};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+};
+
+/// What came in and counts.
+#[derive(Debug)]
+pub enum Arrival {
+    /// A message for the engine.
+    Message(Identity, Message),
+    /// Somebody's worker is dead, and here is the proof.
+    Notice(Secret),
+}
+
+/// What a link has carried, for `status`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LinkState {
+    /// When a datagram of the peer last came in on it.
+    pub heard_at: Option<Instant>,
+}
+
+/// The links of a node.
+pub struct Links {
+    sockets: Sockets,
+    /// Where the peer is reached, link by link; socket i sends to address i.
+    peer: Vec<SocketAddr>,
+    /// Where the witness is reached, and by which socket: the kernel picks the way.
+    witness: Vec<(usize, SocketAddr)>,
+    me: Member,
+    life: Incarnation,
+    cluster: crate::trust::ClusterId,
+    to_peer: Sealer,
+    to_witness: Sealer,
+    from_peer: Opener,
+    from_witness: Opener,
+    sessions: Sessions,
+    voters: u32,
+    links: Vec<LinkState>,
+    witness_heard_at: Option<Instant>,
+    greetings: (Instant, u32),
+    refusals: Refusals,
+    sealed: Vec<u8>,
+}
+
+/// The sockets of a node's links, bound before any thread starts, so that a fault is an error of the start.
+#[derive(Debug)]
+pub struct Bound {
+    sockets: Vec<UdpSocket>,
+    witness: Vec<(usize, SocketAddr)>,
+}
+
+/// An address that cannot be had.
+#[derive(Debug)]
+pub struct BindError {
+    address: SocketAddr,
+    cause: io::Error,
+}
+
+impl std::fmt::Display for BindError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { address, cause } = self;
+        match cause.kind() {
+            io::ErrorKind::AddrInUse => {
+                write!(
+                    f,
+                    "cannot use the link address {address}/udp: another process has it; is hawser running already?"
+                )
+            }
+            _ => write!(f, "cannot use the link address {address}/udp: {cause}"),
+        }
+    }
+}
+
+impl std::error::Error for BindError {}
+
+/// Binds one socket per link, and one per family for the witness.
+///
+/// # Errors
+/// If an address cannot be had.
+pub fn bind(config: &Config) -> Result<Bound, BindError> {
+    let bound = |address: SocketAddr| sockets::bind(address).map_err(|cause| BindError { address, cause });
+    let mut all = Vec::new();
+    for link in &config.my_node().links {
+        all.push(bound(*link)?);
+    }
+    let mut witness = Vec::new();
+    let mut families: [Option<usize>; 2] = [None; 2];
+    for address in &config.witness.addresses {
+        let family = usize::from(address.is_ipv6());
+        let socket = match families[family] {
+            Some(socket) => socket,
+            None => {
+                let any: IpAddr =
+                    if address.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+                all.push(bound(SocketAddr::new(any, 0))?);
+                families[family] = Some(all.len() - 1);
+                all.len() - 1
+            }
+        };
+        witness.push((socket, *address));
+    }
+    Ok(Bound { sockets: all, witness })
+}
+
+impl Links {
+    /// The links of this life of the node. To be called on the thread that will use them.
+    ///
+    /// # Errors
+    /// If the runtime cannot watch the sockets.
+    pub fn new(bound: Bound, config: &Config, ring: &Keyring, life: Incarnation, now: Instant) -> io::Result<Self> {
+        let witness_ring = ring.for_witness();
+        let peer = if config.me == Member::First { Member::Second } else { Member::First };
+        Ok(Self {
+            sockets: Sockets::new(bound.sockets)?,
+            peer: config.peer_node().links.clone(),
+            witness: bound.witness,
+            me: config.me,
+            life,
+            cluster: ring.id(),
+            to_peer: Sealer::new(ring, config.me, life),
+            to_witness: Sealer::new(&witness_ring, config.me, life),
+            from_peer: Opener::new(ring, &[peer]),
+            from_witness: Opener::new(&witness_ring, &[Member::Witness]),
+            sessions: Sessions::new(life),
+            voters: 0,
+            links: vec![LinkState::default(); config.my_node().links.len()],
+            witness_heard_at: None,
+            greetings: (now, 0),
+            refusals: Refusals::new(now),
+            sealed: Vec::with_capacity(DATAGRAM_BYTES_MAX),
+        })
+    }
+
+    /// Generation of the voter set in force.
+    pub const fn set_voters(&mut self, voters: u32) {
+        self.voters = voters;
+    }
+
+    /// What each link has carried.
+    #[must_use]
+    pub fn states(&self) -> &[LinkState] {
+        &self.links
+    }
+
+    /// What was refused, and when to say so.
+    pub fn refusals(&mut self) -> &mut Refusals {
+        &mut self.refusals
+    }
+
+    /// Waits for a datagram.
+    pub async fn receive(&mut self, buffer: &mut [u8; DATAGRAM_BYTES_MAX + 1]) -> (usize, SocketAddr, usize) {
+        self.sockets.receive(buffer).await
+    }
+
+    /// Says something to a member, on every link to it.
+    pub fn send(&mut self, to: Member, message: Message) {
+        self.send_to_life(to, self.sessions.believed(to), message);
+    }
+
+    fn send_to_life(&mut self, to: Member, echo: Option<Incarnation>, message: Message) {
+        let envelope = Envelope { echo, voters: self.voters, message };
+        let Ok(payload) = postcard::to_stdvec(&envelope) else { return };
+        let sealer = if to == Member::Witness { &mut self.to_witness } else { &mut self.to_peer };
+        if let Err(error) = sealer.seal(Kind::Engine, &payload, &mut self.sealed) {
+            tracing::error!(%error, "a message was too long to be sent");
+            return;
+        }
+        if to == Member::Witness {
+            for (by, address) in &self.witness {
+                self.sockets.send(*by, *address, &self.sealed);
+            }
+        } else {
+            for (by, address) in self.peer.iter().enumerate() {
+                self.sockets.send(by, *address, &self.sealed);
+            }
+        }
+    }
+
+    /// Looks at a datagram that came in by socket `by`; `now` was read after it was received.
+    pub fn take(&mut self, now: Instant, by: usize, from: SocketAddr, datagram: &[u8]) -> Option<Arrival> {
+        if Notice::is(datagram) {
+            return self.take_notice(datagram);
+        }
+        let opened = match self.from_peer.open(datagram) {
+            Ok(opened) => Ok(opened),
+            Err(Refused::UnknownSender) => self.from_witness.open(datagram),
+            Err(other) => Err(other),
+        };
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(reason) => {
+                self.refusals.count(reason.word(), from);
+                return None;
+            }
+        };
+        let Ok(envelope) = postcard::from_bytes::<Envelope>(opened.payload) else {
+            self.refusals.count("unreadable", from);
+            return None;
+        };
+        let (sender, life, counter) = (opened.sender, opened.incarnation, opened.counter);
+        match self.links.get_mut(by) {
+            Some(link) if sender != Member::Witness => link.heard_at = Some(now),
+            Some(_) | None => self.witness_heard_at = Some(now),
+        }
+        match self.sessions.accept(sender, life, counter, envelope.echo) {
+            Verdict::Deliver { .. } if envelope.voters == self.voters => {
+                Some(Arrival::Message(Identity { member: sender, incarnation: life, hash: None }, envelope.message))
+            }
+            Verdict::Deliver { .. } => {
+                self.refusals.count("another voter set", from);
+                None
+            }
+            Verdict::Greet => {
+                if self.may_greet(now) {
+                    self.send_to_life(sender, Some(life), Message::Hello);
+                }
+                None
+            }
+            Verdict::Drop => {
+                // With several links the same datagram comes once by each: no news.
+                if self.links.len() == 1 || sender == Member::Witness {
+                    self.refusals.count("replayed", from);
+                }
+                None
+            }
+        }
+    }
+
+    fn take_notice(&mut self, datagram: &[u8]) -> Option<Arrival> {
+        let notice = Notice::decode(datagram).ok().filter(|notice| notice.cluster == self.cluster)?;
+        Some(Arrival::Notice(notice.secret))
+    }
+
+    fn may_greet(&mut self, now: Instant) -> bool {
+        if now.since(self.greetings.0) >= Duration::from_secs(1) {
+            self.greetings = (now, 0);
+        }
+        self.greetings.1 += 1;
+        self.greetings.1 <= GREETINGS_PER_SECOND_MAX
+    }
+
+    /// This node and its life, for the log.
+    #[must_use]
+    pub const fn identity(&self) -> (Member, Incarnation) {
+        (self.me, self.life)
+    }
+}
+
+impl std::fmt::Debug for Links {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Links").field("me", &self.me).field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
