@@ -1,3 +1,5 @@
 //! Arguments to the CLI, its answer to an exit code.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    hawser::cli::main(std::env::args_os())
+}

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{cluster::Name, limits};
 use std::{
-    net::{Ipv6Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -44,7 +44,7 @@ pub(super) fn judge(report: &mut Report, mut file: Section<'_>, scene: &Scene<'_
 }
 
 fn read_witness(report: &mut Report, section: Option<Section<'_>>, dir: &Path) -> (Vec<SocketAddr>, PathBuf, PathBuf) {
-    let everywhere = SocketAddr::from((Ipv6Addr::UNSPECIFIED, limits::PORT_DEFAULT));
+    let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, limits::PORT_DEFAULT));
     let Some(mut section) = section else { return (vec![everywhere], STATE_DIR.into(), ADMIN_SOCKET.into()) };
     let listen = section.list(report, "listen", limits::LINKS_MAX, address::listen);
     let state = section.parsed(report, "state", |text| path(text, dir));

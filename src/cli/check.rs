@@ -1,0 +1,226 @@
+//! `hawser check`: every fault of a configuration, and of the keys beside it.
+
+use super::{
+    EXIT_CONFIG,
+    args::{CheckArgs, RunArgs, WitnessArgs},
+    out,
+};
+use crate::{
+    config::{self, Checked, Config, Fault, Faults, Machine, Scene, ThisMachine, WitnessConfig},
+    trust::{Identity, Keyring, TrustError, keyring::Purpose, pki},
+};
+use serde::Serialize;
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::SystemTime,
+};
+
+/// What was found in one file.
+#[derive(Serialize)]
+struct Finding {
+    file: PathBuf,
+    ok: bool,
+    /// What the file describes, in a line; empty if it has faults.
+    summary: String,
+    faults: Vec<Fault>,
+    /// Faults beyond those listed.
+    omitted: usize,
+    warnings: Vec<Fault>,
+}
+
+/// `hawser check`.
+pub(crate) fn check(args: &CheckArgs) -> ExitCode {
+    let machine: Option<&dyn Machine> = if args.offline { None } else { Some(&ThisMachine) };
+    let findings: Vec<Finding> = args.files.iter().map(|file| look(file, machine)).collect();
+    if args.json {
+        match serde_json::to_string_pretty(&findings) {
+            Ok(text) => out::line(text),
+            Err(error) => out::error(error),
+        }
+    } else {
+        findings.iter().for_each(tell);
+    }
+    if findings.iter().all(|finding| finding.ok) { ExitCode::SUCCESS } else { ExitCode::from(EXIT_CONFIG) }
+}
+
+/// The configuration of this node for `run` and `worker`; faults and warnings are printed.
+///
+/// # Errors
+/// The exit code, after all faults were told.
+pub(crate) fn load(args: &RunArgs) -> Result<Config, ExitCode> {
+    let refuse = |faults: &Faults| {
+        tell_all(&faults.file, &faults.faults, faults.omitted, &faults.warnings);
+        ExitCode::from(EXIT_CONFIG)
+    };
+    let me = match args.node {
+        Some(node) => Ok(node),
+        None => Identity::name_in(folder_of(&args.config)),
+    };
+    let name = me.as_ref().ok().copied();
+    let scene = Scene { path: &args.config, me: name, machine: Some(&ThisMachine) };
+    let checked = config::load(&scene).map_err(|faults| refuse(&faults))?;
+    match me {
+        Ok(_) => {
+            tell_all(&args.config, &[], 0, &checked.warnings);
+            Ok(checked.config)
+        }
+        Err(error) => {
+            out::error(format_args!("cannot tell which node this machine is: {error}; or name it with --node"));
+            Err(ExitCode::from(EXIT_CONFIG))
+        }
+    }
+}
+
+/// The configuration of a witness; faults and warnings are printed.
+///
+/// # Errors
+/// The exit code, after all faults were told.
+pub(crate) fn load_witness(args: &WitnessArgs) -> Result<WitnessConfig, ExitCode> {
+    let scene = Scene { path: &args.config, me: None, machine: Some(&ThisMachine) };
+    match config::load_witness(&scene) {
+        Ok(checked) => {
+            tell_all(&args.config, &[], 0, &checked.warnings);
+            Ok(checked.config)
+        }
+        Err(faults) => {
+            tell_all(&faults.file, &faults.faults, faults.omitted, &faults.warnings);
+            Err(ExitCode::from(EXIT_CONFIG))
+        }
+    }
+}
+
+fn tell(finding: &Finding) {
+    tell_all(&finding.file, &finding.faults, finding.omitted, &finding.warnings);
+    if finding.ok {
+        out::line(format_args!("{}: ok: {}", finding.file.display(), finding.summary));
+    }
+}
+
+fn tell_all(file: &Path, faults: &[Fault], omitted: usize, warnings: &[Fault]) {
+    for fault in faults {
+        out::note(config::located(file, fault));
+    }
+    if omitted > 0 {
+        out::note(format_args!("{}: and {omitted} more", file.display()));
+    }
+    for fault in warnings {
+        let warning = Fault { what: format!("warning: {}", fault.what), ..fault.clone() };
+        out::note(config::located(file, &warning));
+    }
+}
+
+fn look(file: &Path, machine: Option<&dyn Machine>) -> Finding {
+    let found = config::read(file).and_then(|text| {
+        if config::is_witness(&text) {
+            let checked = config::check_witness(&text, &Scene { path: file, me: None, machine })?;
+            let warnings = if machine.is_some() { secrets_of(file, &checked)? } else { vec![] };
+            Ok((describe_witness(&checked.config), [checked.warnings, warnings].concat()))
+        } else {
+            let me = machine.and_then(|_| Identity::name_in(folder_of(file)).ok());
+            let checked = config::check(&text, &Scene { path: file, me, machine })?;
+            let warnings = if machine.is_some() { identity_of(file, &checked.config)? } else { vec![] };
+            Ok((describe(&checked.config), [checked.warnings, warnings].concat()))
+        }
+    });
+    let file = file.to_owned();
+    match found {
+        Ok((summary, warnings)) => Finding { file, ok: true, summary, faults: vec![], omitted: 0, warnings },
+        Err(Faults { faults, warnings, omitted, .. }) => {
+            Finding { file, ok: false, summary: String::new(), faults, omitted, warnings }
+        }
+    }
+}
+
+/// Looks at the certificate, key and secret beside a node's file, if there are any.
+fn identity_of(file: &Path, config: &Config) -> Result<Vec<Fault>, Faults> {
+    let dir = folder_of(file);
+    if !dir.join(pki::NODE_CERT).exists() {
+        let what = format!("there is no {} beside it", pki::NODE_CERT);
+        return Ok(vec![about(what, "`hawser run` needs the folder that `hawser init` made")]);
+    }
+    let identity = match Identity::load(dir) {
+        Ok(identity) => identity,
+        Err(error) => return not_permitted(file, &error),
+    };
+    if identity.keyring().cluster() != config.cluster.name {
+        let what = format!("the secret beside it is of cluster \"{}\"", identity.keyring().cluster());
+        return Err(refuse(file, about(what, "copy the folder that `hawser init` made for this cluster")));
+    }
+    let facts = identity.facts();
+    let now = SystemTime::now();
+    if facts.holds(now) {
+        return Ok(vec![]);
+    }
+    let what = if now < facts.not_before { "is not valid yet" } else { "has expired" };
+    Ok(vec![about(format!("{} {what}", pki::NODE_CERT), "is this machine's clock right? else make a new certificate")])
+}
+
+/// Looks at the secrets that a witness's file names.
+fn secrets_of(file: &Path, checked: &Checked<WitnessConfig>) -> Result<Vec<Fault>, Faults> {
+    let mut warnings = Vec::new();
+    for cluster in &checked.config.clusters {
+        match Keyring::load(&cluster.secret, Purpose::Witness) {
+            Ok(ring) if ring.cluster() == cluster.name => {}
+            Ok(ring) => {
+                let what = format!("{} is of cluster \"{}\"", cluster.secret.display(), ring.cluster());
+                return Err(refuse(file, about(what, format!("name the secret of \"{}\"", cluster.name))));
+            }
+            Err(error) => warnings.extend(not_permitted(file, &error)?),
+        }
+    }
+    Ok(warnings)
+}
+
+/// Whoever may not read a secret is told so, and no more: checking needs no root.
+fn not_permitted(file: &Path, error: &TrustError) -> Result<Vec<Fault>, Faults> {
+    match error {
+        TrustError::Io { cause, .. } if cause.kind() == ErrorKind::PermissionDenied => {
+            Ok(vec![about(error.to_string(), "keys were not checked: run as root to check them too")])
+        }
+        TrustError::Io { .. }
+        | TrustError::TooOpen { .. }
+        | TrustError::Content { .. }
+        | TrustError::Exists(_)
+        | TrustError::SameName(_)
+        | TrustError::Crypto(_) => Err(refuse(file, about(error.to_string(), ""))),
+    }
+}
+
+fn about(what: impl Into<String>, help: impl Into<String>) -> Fault {
+    Fault { line: 0, place: String::new(), what: what.into(), help: help.into() }
+}
+
+fn refuse(file: &Path, fault: Fault) -> Faults {
+    Faults { file: file.to_owned(), faults: vec![fault], warnings: vec![], omitted: 0 }
+}
+
+fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn describe(config: &Config) -> String {
+    let [first, second] = &config.nodes;
+    let vips = config.groups.iter().map(|group| group.vips.len()).sum();
+    format!(
+        "cluster {} of {} and {}, witness {}; {} with {}; {}, {}",
+        config.cluster.name,
+        first.name,
+        second.name,
+        config.witness.name,
+        count(config.groups.len(), "group"),
+        count(vips, "vip"),
+        count(config.web.listeners.len(), "listener"),
+        count(config.web.upstreams.len(), "upstream"),
+    )
+}
+
+fn describe_witness(config: &WitnessConfig) -> String {
+    let names: Vec<&str> = config.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
+    format!("witness of {}: {}", count(names.len(), "cluster"), names.join(", "))
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
