@@ -6,6 +6,7 @@ use rustix::{
     time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec},
 };
 use std::io;
+use tokio::io::unix::AsyncFd;
 
 /// A descriptor that becomes readable at an instant.
 #[derive(Debug)]
@@ -23,6 +24,18 @@ impl Alarm {
         let fd =
             rustix::time::timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
         Ok(Self { fd, at: Instant::NEVER })
+    }
+
+    /// Hands it to the runtime of the calling thread.
+    ///
+    /// # Errors
+    /// If the runtime cannot watch it.
+    pub fn watched(self) -> io::Result<AsyncFd<Self>> {
+        #[expect(unsafe_code, reason = "the runtime asks for a promise about the descriptor")]
+        // SAFETY: the alarm owns its descriptor, always gives the same one, and is owned by what is made here.
+        unsafe {
+            Ok(AsyncFd::register(self)?)
+        }
     }
 
     /// Sets it: readable at `at`, at once if that has passed, never for [`Instant::NEVER`]. What rang before is forgotten.

@@ -50,6 +50,14 @@ pub const REPLAY_WINDOW: u64 = 1024;
 pub const SEAL_KEYS_MAX: usize = 2;
 /// Proven keys kept per sender: its current life, the one before, each with two secrets.
 pub const SEAL_CACHE_PER_SENDER: usize = 4;
+/// Longest body of an admin call, in bytes.
+pub const ADMIN_BODY_BYTES_MAX: usize = 64 * 1024;
+/// Admin connections that are served at once.
+pub const ADMIN_CONNECTIONS_MAX: usize = 32;
+/// How long one admin connection may last: longer than a drain.
+pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest queue of notes that wait for the control runtime.
+pub const NOTES_QUEUE_MAX: usize = 1024;
 /// Longest queue of inputs that wait for the cluster thread.
 pub const DRIVER_QUEUE_MAX: usize = 1024;
 /// Datagrams taken from the sockets before timers are looked at again.

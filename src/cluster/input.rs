@@ -50,6 +50,13 @@ pub enum Command {
         /// Even if the peer says that it is unfit.
         force: bool,
     },
+    /// Ask the peer, who owns a group, to move it here.
+    Fetch {
+        /// The group.
+        group: GroupName,
+        /// Even if this node is unfit.
+        force: bool,
+    },
     /// Hand over or let go of everything, then say [`Action::Stopped`].
     Stop,
 }
@@ -69,6 +76,8 @@ pub enum CommandRefusal {
     PeerStandby,
     /// A move is under way.
     Busy,
+    /// This node is in standby, or cannot serve.
+    NotReady,
     /// The peer did not take it.
     NotTaken,
     /// The lease was lost on the way.
@@ -79,7 +88,8 @@ impl std::fmt::Display for CommandRefusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::UnknownGroup => "there is no such group",
-            Self::NotOwner => "this node does not own the group",
+            Self::NotOwner => "nobody owns the group who could hand it over",
+            Self::NotReady => "the node that is to take the group is in standby, or cannot serve",
             Self::PeerSilent => "the peer is not heard",
             Self::PeerUnfit => "the peer is not fit; --force moves the group all the same",
             Self::PeerStandby => "the peer is in standby; `hawser unstandby` it first",

@@ -42,6 +42,13 @@ pub enum Message {
         /// The owner's term.
         term: Term,
     },
+    /// An operator at the sender wants the receiver to hand the group over to the sender.
+    Ask {
+        /// The group.
+        group: GroupName,
+        /// Even if the sender is unfit.
+        force: bool,
+    },
 }
 
 /// How far a node can serve.

@@ -48,7 +48,8 @@ impl Witness {
             | Message::Ack(_)
             | Message::PreVoteAnswer(_)
             | Message::VoteAnswer(_)
-            | Message::Offer { .. } => None,
+            | Message::Offer { .. }
+            | Message::Ask { .. } => None,
         };
         out.extend(answer.map(|message| WitnessAction::Send(from.member, message)));
         self.flush(&mut out);

@@ -36,10 +36,7 @@ use std::{
     io,
     thread::{self, JoinHandle},
 };
-use tokio::{
-    io::unix::AsyncFd,
-    sync::{mpsc, oneshot},
-};
+use tokio::sync::{mpsc, oneshot};
 
 /// What the rest of the daemon tells the driver.
 #[derive(Debug)]
@@ -174,7 +171,7 @@ where
 
 impl Driver {
     async fn run(mut self, mut queue: mpsc::Receiver<Told>) -> io::Result<()> {
-        let mut alarm = AsyncFd::register(Alarm::new()?)?;
+        let mut alarm = Alarm::new()?.watched()?;
         let mut buffer = [0; DATAGRAM_BYTES_MAX + 1];
         self.feed(Input::Tick);
         loop {
@@ -264,9 +261,7 @@ impl Driver {
                 self.carry_out(action);
             }
             self.links.set_voters(self.engine.voter().voters());
-            for gone in self.spread_intents() {
-                next = Some(Input::Report(Report::Gone(gone)));
-            }
+            next = self.spread_intents().map(|gone| Input::Report(Report::Gone(gone)));
         }
     }
 

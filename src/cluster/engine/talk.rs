@@ -158,6 +158,7 @@ impl Engine {
             Message::PreVoteAnswer(answer) => self.take_pre_vote_answer(from, &answer),
             Message::VoteAnswer(answer) => self.take_vote_answer(from, &answer),
             Message::Offer { group, term } => self.take_offer(from, group, term),
+            Message::Ask { group, force } => self.take_ask(from, group, force),
         }
     }
 

@@ -129,6 +129,38 @@ impl Engine {
                 Ok(()) => self.leave(group, Cause::Switchover, Some(id), self.setup.drain),
                 Err(why) => self.out.push(Action::Answer(id, Err(why))),
             },
+            Command::Fetch { group, force } => {
+                let answer = self.may_fetch(group);
+                if let (Ok(()), Some(peer)) = (answer, self.setup.me.member.peer()) {
+                    // Twice, in case one is lost; the second finds the move under way.
+                    for _ in 0..2 {
+                        self.send(peer, Message::Ask { group, force });
+                    }
+                }
+                self.out.push(Action::Answer(id, answer));
+            }
+        }
+    }
+
+    /// The peer owns the group, and this node could take it.
+    fn may_fetch(&self, name: GroupName) -> Result<(), CommandRefusal> {
+        if !self.groups.contains_key(&name) {
+            return Err(CommandRefusal::UnknownGroup);
+        }
+        let peer = self.peer_word().ok_or(CommandRefusal::PeerSilent)?;
+        if peer.lines.get(&name).is_none_or(|line| line.owned.is_none()) {
+            return Err(CommandRefusal::NotOwner);
+        }
+        if self.standby || self.stopping.is_some() || self.fitness() == Fitness::Unable || self.desk.failed() {
+            return Err(CommandRefusal::NotReady);
+        }
+        Ok(())
+    }
+
+    /// An operator at the peer wants it to have the group.
+    pub(super) fn take_ask(&mut self, from: Identity, name: GroupName, force: bool) {
+        if Some(from.member) == self.setup.me.member.peer() && self.may_move(name, force).is_ok() {
+            self.leave(name, Cause::Switchover, None, self.setup.drain);
         }
     }
 
