@@ -1,1 +1,124 @@
-//! (being built)
+//! The frames that announce an address, and how a claim of another machine reads. Pure.
+//!
+//! IPv4: ARP in request form and in reply form, because some devices listen to one only (RFC 5227 §3, RFC 5944 §4.6).
+//! IPv6: an unsolicited neighbour advertisement with the override flag (RFC 4861 §7.2.6).
+//!
+//! Not here: when they are sent (`announce`).
+
+use etherparse::{
+    ArpHardwareId, ArpOperation, ArpPacket, ArpPacketSlice, EtherType, Icmpv6Type, PacketBuilder,
+    icmpv6::NeighborAdvertisementHeader,
+};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// An Ethernet address.
+pub type Mac = [u8; 6];
+
+const BROADCAST: Mac = [0xff; 6];
+/// The group of all nodes, and its Ethernet address (RFC 2464 §7).
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+const ALL_NODES_MAC: Mac = [0x33, 0x33, 0, 0, 0, 1];
+const ETHERNET_HEADER_BYTES: usize = 14;
+/// ND option: target link-layer address, one unit of eight bytes (RFC 4861 §4.6.1).
+const TARGET_LINK_LAYER_ADDRESS: [u8; 2] = [2, 1];
+/// Hop limit of neighbour discovery: proof that no router forwarded it (RFC 4861 §7.1.2).
+const HOP_LIMIT: u8 = 255;
+
+/// The frames that say: `vip` is at `mac`.
+#[must_use]
+pub fn announcements(mac: Mac, vip: IpAddr) -> Vec<Vec<u8>> {
+    let frames = match vip {
+        IpAddr::V4(vip) => {
+            vec![arp(mac, vip, ArpOperation::REQUEST, [0; 6]), arp(mac, vip, ArpOperation::REPLY, mac)]
+        }
+        IpAddr::V6(vip) => vec![neighbour_advertisement(mac, vip)],
+    };
+    frames.into_iter().flatten().collect()
+}
+
+fn arp(mac: Mac, vip: Ipv4Addr, operation: ArpOperation, target: Mac) -> Option<Vec<u8>> {
+    let (ethernet, ipv4) = (ArpHardwareId::ETHERNET, EtherType::IPV4);
+    let vip = vip.octets();
+    let packet = ArpPacket::new(ethernet, ipv4, operation, &mac, &vip, &target, &vip).ok()?;
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2(mac, BROADCAST).arp(packet).write(&mut frame).ok()?;
+    Some(frame)
+}
+
+fn neighbour_advertisement(mac: Mac, vip: Ipv6Addr) -> Option<Vec<u8>> {
+    let header = NeighborAdvertisementHeader { router: false, solicited: false, r#override: true };
+    let mut body = vip.octets().to_vec();
+    body.extend(TARGET_LINK_LAYER_ADDRESS);
+    body.extend(mac);
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2(mac, ALL_NODES_MAC)
+        .ipv6(vip.octets(), ALL_NODES.octets(), HOP_LIMIT)
+        .icmpv6(Icmpv6Type::NeighborAdvertisement(header))
+        .write(&mut frame, &body)
+        .ok()?;
+    Some(frame)
+}
+
+/// Who says in this ARP frame that it has which address. A probe has no sender address and claims nothing
+/// (RFC 5227 §1.1).
+#[must_use]
+pub fn claim(frame: &[u8]) -> Option<(Mac, Ipv4Addr)> {
+    let packet = ArpPacketSlice::from_slice(frame.get(ETHERNET_HEADER_BYTES..)?).ok()?;
+    if packet.hw_addr_type() != ArpHardwareId::ETHERNET || packet.proto_addr_type() != EtherType::IPV4 {
+        return None;
+    }
+    let mac = Mac::try_from(packet.sender_hw_addr()).ok()?;
+    let address = Ipv4Addr::from(<[u8; 4]>::try_from(packet.sender_protocol_addr()).ok()?);
+    (!address.is_unspecified()).then_some((mac, address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+
+    const MAC: Mac = [2, 0, 0, 0, 0, 7];
+
+    #[test]
+    fn an_ipv4_address_is_announced_in_request_and_in_reply_form() {
+        let vip = Ipv4Addr::new(192, 0, 2, 10);
+        let frames = announcements(MAC, vip.into());
+        let seen: Vec<_> = frames
+            .iter()
+            .map(|frame| {
+                assert_eq!(frame[..6], BROADCAST);
+                assert_eq!(claim(frame), Some((MAC, vip)));
+                let packet = ArpPacketSlice::from_slice(&frame[14..]).unwrap();
+                assert_eq!(packet.target_protocol_addr(), vip.octets());
+                (packet.operation(), packet.target_hw_addr().to_vec())
+            })
+            .collect();
+        assert_eq!(seen, [(ArpOperation::REQUEST, vec![0; 6]), (ArpOperation::REPLY, MAC.to_vec())]);
+    }
+
+    #[test]
+    fn an_ipv6_address_is_announced_by_an_overriding_unsolicited_advertisement() {
+        let vip: Ipv6Addr = "2001:db8::10".parse().unwrap();
+        let frames = announcements(MAC, vip.into());
+        assert_eq!(frames.len(), 1);
+        let packet = SlicedPacket::from_ethernet(&frames[0]).unwrap();
+        let Some(NetSlice::Ipv6(ip)) = packet.net else { panic!("not IPv6") };
+        assert_eq!((ip.header().hop_limit(), ip.header().source_addr()), (255, vip));
+        let Some(TransportSlice::Icmpv6(icmp)) = packet.transport else { panic!("not ICMPv6") };
+        assert!(icmp.is_checksum_valid(vip.octets(), ALL_NODES.octets()));
+        let Icmpv6Type::NeighborAdvertisement(header) = icmp.icmp_type() else { panic!("not an advertisement") };
+        assert!(header.r#override && !header.solicited && !header.router);
+        assert_eq!(icmp.payload(), [&vip.octets()[..], &[2, 1], &MAC].concat());
+    }
+
+    #[test]
+    fn a_frame_of_a_stranger_that_is_cut_short_claims_nothing() {
+        let whole = &announcements(MAC, Ipv4Addr::new(192, 0, 2, 10).into())[0];
+        for length in 0..whole.len() {
+            assert_eq!(claim(&whole[..length]), None, "{length} bytes");
+        }
+        let mut probe = whole.clone();
+        probe[28..32].fill(0);
+        assert_eq!(claim(&probe), None);
+    }
+}
