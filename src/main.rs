@@ -1,3 +1,17 @@
 //! Arguments to the CLI, its answer to an exit code.
 
-fn main() {}
+use clap::Parser;
+use hawser::demo::{self, DemoArgs};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+enum Verb {
+    /// Run a complete cluster on this machine, break it, and measure what a visitor notices
+    Demo(DemoArgs),
+}
+
+fn main() -> ExitCode {
+    match Verb::parse() {
+        Verb::Demo(arguments) => demo::run(&arguments),
+    }
+}

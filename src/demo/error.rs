@@ -25,6 +25,12 @@ impl Error {
         Self { message: "interrupted".into(), interrupted: true }
     }
 
+    /// The same failure, headed by what was being done.
+    #[must_use]
+    pub fn during(self, what: &str) -> Self {
+        Self { message: format!("{what}: {}", self.message), ..self }
+    }
+
     /// Whether somebody asked for the end, so that this is no failure.
     #[must_use]
     pub const fn is_interrupted(&self) -> bool {

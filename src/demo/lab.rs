@@ -12,6 +12,7 @@ use futures_util::TryStreamExt;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
 use netlink_packet_route::link::{InfoBridge, InfoData, InfoVeth, LinkAttribute, LinkFlags};
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
+use socket2::{Domain, Socket, Type};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 
@@ -137,6 +138,23 @@ const ETH0: u32 = 1000;
 pub struct Lab {
     switch: Netns,
     hosts: [Netns; Host::ALL.len()],
+    families: Families,
+}
+
+/// What a kernel speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Families {
+    /// IPv4 alone: IPv6 is switched off on this machine.
+    V4,
+    /// IPv4 and IPv6.
+    Both,
+}
+
+impl Families {
+    fn of_this_machine() -> Self {
+        // Without IPv6 the kernel has no such sockets.
+        if Socket::new(Domain::IPV6, Type::DGRAM, None).is_ok() { Self::Both } else { Self::V4 }
+    }
 }
 
 impl Lab {
@@ -146,12 +164,19 @@ impl Lab {
     /// If the kernel refuses a namespace, a bridge or a cable.
     pub fn new() -> Result<Self> {
         let make = || Netns::new().or_cannot("make a network namespace");
-        let lab = Self { switch: make()?, hosts: [make()?, make()?, make()?, make()?, make()?, make()?] };
+        let hosts = [make()?, make()?, make()?, make()?, make()?, make()?];
+        let lab = Self { switch: make()?, hosts, families: Families::of_this_machine() };
         lab.build_switch()?;
         for host in Host::ALL {
             lab.build_host(host)?;
         }
         Ok(lab)
+    }
+
+    /// What the hosts speak.
+    #[must_use]
+    pub const fn families(&self) -> Families {
+        self.families
     }
 
     /// The network of a host.
@@ -241,7 +266,7 @@ impl Lab {
 
     fn build_host(&self, host: Host) -> Result<()> {
         let network = self.host(host);
-        network.run(skip_duplicate_address_detection)?;
+        network.run(prepare_ipv6)?;
         let far_end = LinkMessageBuilder::<LinkUnspec>::new()
             .name("eth0")
             .index(ETH0)
@@ -257,11 +282,15 @@ impl Lab {
             handle.link().add(cable).execute().await?;
             handle.link().set(port).execute().await
         })?;
+        let families = self.families;
         network.netlink(async move |handle| {
             handle.link().set(LinkUnspec::new_with_name("lo").up().build()).execute().await?;
             handle.link().set(LinkUnspec::new_with_index(ETH0).up().build()).execute().await?;
             add_address(&handle, host.address().into(), 24).await?;
-            add_address(&handle, host.address_v6().into(), 64).await
+            match families {
+                Families::V4 => Ok(()),
+                Families::Both => add_address(&handle, host.address_v6().into(), 64).await,
+            }
         })
     }
 }
@@ -278,10 +307,13 @@ async fn add_address(
     request.execute().await
 }
 
-/// Link-local addresses are then there at once. Where `/proc/sys` is read-only they take a second, and nothing waits.
-fn skip_duplicate_address_detection() {
-    for scope in ["all", "default"] {
-        drop(std::fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/accept_dad"), "0"));
+/// Switches IPv6 on, without duplicate address detection: link-local addresses are then there at once. Where
+/// `/proc/sys` is read-only they take a second, and nothing waits for them.
+fn prepare_ipv6() {
+    for setting in ["all/accept_dad", "default/accept_dad", "all/disable_ipv6", "default/disable_ipv6"] {
+        if let Err(refusal) = std::fs::write(format!("/proc/sys/net/ipv6/conf/{setting}"), "0") {
+            tracing::debug!(setting, %refusal, "a network keeps its setting");
+        }
     }
 }
 

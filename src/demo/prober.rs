@@ -160,7 +160,7 @@ impl Drop for Prober {
 }
 
 async fn launch(target: SocketAddr, log: Log, stop: Arc<AtomicBool>) {
-    let request: Rc<str> = format!("GET /node.txt HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n").into();
+    let request: Rc<str> = request_to(target).into();
     let judged = Rc::new(RefCell::new(log));
     let mut pace = interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -183,6 +183,17 @@ fn note(log: &Log, probe: Probe) {
         log.pop_front();
     }
     log.push_back(probe);
+}
+
+/// One request, and who answered it in time. Blocks.
+#[must_use]
+pub fn ask_once(target: SocketAddr) -> Option<Host> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+    runtime.block_on(async { timeout(DEADLINE, ask(target, &request_to(target))).await.ok()?.ok() })
+}
+
+fn request_to(target: SocketAddr) -> String {
+    format!("GET /node.txt HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n")
 }
 
 /// A new connection, one request, the answer, and a reset: five hundred connections a second would otherwise fill the

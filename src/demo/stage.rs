@@ -10,6 +10,7 @@ use nix::unistd::{getegid, geteuid};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 
 /// Set in the environment of a process that was started again inside its user namespace.
@@ -25,12 +26,19 @@ pub fn enter() -> Result<()> {
     if std::env::var_os(INSIDE).is_some() {
         return Err(Error::new(forbidden(&refusal)));
     }
-    let mut again = Command::new("/proc/self/exe");
+    let mut again = Command::new(this_program());
     again.args(std::env::args_os().skip(1)).env(INSIDE, "1");
     if let Some(name) = std::env::args_os().next() {
         again.arg0(name);
     }
     Err(Error::new(forbidden(&in_user_namespace(&mut again).exec())))
+}
+
+/// This very program, by its path (for the lists of processes that people read) or, if the file was replaced, as it is.
+#[must_use]
+pub fn this_program() -> PathBuf {
+    let path = std::env::current_exe().ok().filter(|path| path.exists());
+    path.unwrap_or_else(|| "/proc/self/exe".into())
 }
 
 /// Makes `command` start as root of a user namespace of its own, in which the caller's user and group are 0.
@@ -73,4 +81,24 @@ fn forbidden(refusal: &io::Error) -> String {
         None => "a container or a security module may forbid it. Allow CAP_SYS_ADMIN or user namespaces".into(),
     };
     format!("cannot make the demo's network namespaces ({refusal}): {cause}, or run `hawser demo` as root")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::testing::in_user_sandbox;
+
+    #[test]
+    fn a_machine_that_forbids_namespaces_is_told_which_setting_to_change() {
+        in_user_sandbox(
+            "demo::stage::tests::a_machine_that_forbids_namespaces_is_told_which_setting_to_change",
+            || {
+                assert!(enter().is_ok());
+                let setting = "/proc/sys/user/max_net_namespaces"; // of this user namespace alone
+                std::fs::write(setting, "0").unwrap();
+                let told = enter().unwrap_err().to_string();
+                assert!(told.contains(setting) && told.contains("sysctl -w") && told.contains("as root"), "{told}");
+            },
+        );
+    }
 }
