@@ -1,1 +1,140 @@
-//! A complete cluster in network namespaces on one machine: hawser demo, and the end-to-end tests.
+//! `hawser demo`: a complete cluster in network namespaces on one machine, and what it does when things break.
+//!
+//! The laboratory (`lab`) has two nodes, a witness, an application and a client on one switch; the daemons in it are
+//! the real ones, started by their command line (`cluster`). A client asks the virtual address every few milliseconds
+//! (`prober`), an observer asks by ARP who has it (`observer`), and the faults (`faults`) are judged by what these two
+//! saw and nothing else. Both instruments are tested to show red.
+//!
+//! Not here: anything that a node needs to run.
+
+pub mod app;
+pub mod cluster;
+mod error;
+pub mod faults;
+pub mod interrupt;
+pub mod lab;
+pub mod load;
+pub mod netns;
+pub mod observer;
+pub mod prober;
+pub mod process;
+pub mod report;
+pub mod stage;
+#[cfg(test)]
+mod testing;
+pub mod tour;
+
+pub use error::{Error, Result};
+
+use crate::limits::{LEASE_MAX, LEASE_MIN};
+use crate::time::Duration;
+use faults::Fault;
+use report::Report;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Exit status of a demo that somebody ended.
+const EXIT_INTERRUPTED: u8 = 130;
+
+/// Arguments of `hawser demo`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct DemoArgs {
+    /// Leave the cluster up, and say how to reach it, until Ctrl-C
+    #[arg(long, conflicts_with_all = ["json", "faults", "all"])]
+    pub stay: bool,
+    /// Print one JSON document at the end (progress goes to standard error)
+    #[arg(long)]
+    pub json: bool,
+    /// Do only this fault, for as long as its promise is stated for (may be repeated)
+    #[arg(long = "fault", value_name = "NAME")]
+    pub faults: Vec<Fault>,
+    /// Do all faults, not only those of the tour
+    #[arg(long, conflicts_with = "faults")]
+    pub all: bool,
+    /// Do each fault this many times
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub repeat: u32,
+    /// List the faults and what is promised for them
+    #[arg(long)]
+    pub list: bool,
+    /// The cluster's lease
+    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = parse_lease)]
+    pub lease: Duration,
+}
+
+impl DemoArgs {
+    /// Whether this is the guided tour: nobody chose anything.
+    #[must_use]
+    pub fn is_tour(&self) -> bool {
+        self.faults.is_empty() && !self.all && self.repeat == 1
+    }
+
+    /// The faults to do, in order.
+    #[must_use]
+    pub fn chosen(&self) -> Vec<Fault> {
+        match (self.faults.is_empty(), self.all) {
+            (false, _) => self.faults.clone(),
+            (true, true) => Fault::ALL.to_vec(),
+            (true, false) => Fault::TOUR.to_vec(),
+        }
+    }
+}
+
+fn parse_lease(text: &str) -> std::result::Result<Duration, String> {
+    let lease: jiff::SignedDuration = text.parse().map_err(|_| "write a time such as 500ms or 1s".to_owned())?;
+    Duration::try_from(lease)
+        .ok()
+        .filter(|lease| (LEASE_MIN..=LEASE_MAX).contains(lease))
+        .ok_or_else(|| format!("a lease is from {LEASE_MIN:?} to {LEASE_MAX:?}"))
+}
+
+/// Runs the demo, on the terminal. Call it before any thread is started: without root it starts the program again.
+///
+/// Success only if every promise that was tried was kept.
+#[must_use]
+pub fn run(arguments: &DemoArgs) -> ExitCode {
+    let mut stdout = anstream::stdout();
+    let mut stderr = anstream::stderr();
+    if arguments.list {
+        return told(&mut stdout, &list(arguments.lease), ExitCode::SUCCESS);
+    }
+    let outcome = stage::enter().and_then(|()| {
+        let screen: &mut dyn Write = if arguments.json { &mut stderr } else { &mut stdout };
+        tour::run(arguments, screen)
+    });
+    match outcome {
+        Ok(report) => {
+            let code = if report.kept { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+            let words = tour::conclude(arguments, &report);
+            if arguments.json {
+                told(&mut stdout, &in_json(&report), told(&mut stderr, &words, code))
+            } else if arguments.stay && report.kept {
+                code
+            } else {
+                told(&mut stdout, &words, code)
+            }
+        }
+        Err(end) if end.is_interrupted() => told(&mut stderr, "hawser: interrupted\n", EXIT_INTERRUPTED.into()),
+        Err(failure) => told(&mut stderr, &format!("hawser: {failure}\n"), ExitCode::FAILURE),
+    }
+}
+
+/// Writes the last words; nobody there to read them is no failure.
+fn told(screen: &mut dyn Write, words: &str, code: ExitCode) -> ExitCode {
+    drop(screen.write_all(words.as_bytes()).and_then(|()| screen.flush()));
+    code
+}
+
+fn in_json(report: &Report) -> String {
+    serde_json::to_string_pretty(report)
+        .map_or_else(|failure| format!("{{\"error\":\"{failure}\"}}\n"), |text| text + "\n")
+}
+
+fn list(lease: Duration) -> String {
+    Fault::ALL
+        .iter()
+        .map(|fault| {
+            format!("{:<14}outage at most {:>4} ms  {}\n", fault.name(), fault.bound(lease).as_millis(), fault.title())
+        })
+        .collect()
+}
