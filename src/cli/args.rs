@@ -33,8 +33,9 @@ See it work on this machine alone:
   hawser serve .
 
 Make a cluster of two machines:
-  hawser init --cluster shop --node n1=10.0.0.1 --node n2=10.0.0.2 --witness w=10.0.0.9 --vip 192.0.2.10/24@eth0
-  hawser check && hawser run                    on each node, with its folder copied to /etc/hawser
+  hawser init --cluster shop --node n1=10.0.0.1 --node n2=10.0.0.2 \\
+      --witness w=10.0.0.9 --vip 192.0.2.10/24@eth0
+  hawser check && hawser run        on each node, with its folder in /etc/hawser
   hawser status
 
 Exit codes: 0 done, 1 failed, 2 wrong arguments, 78 faults in the configuration.";
@@ -93,8 +94,8 @@ pub enum Verb {
 }
 
 const RUN_HELP: &str = "\
-Which node this machine is, the certificate beside the configuration says. Needs the capabilities NET_ADMIN, NET_RAW and,
-for ports below 1024, NET_BIND_SERVICE.
+Which node this machine is, the certificate beside the configuration says. \
+Needs the capabilities NET_ADMIN, NET_RAW and, for ports below 1024, NET_BIND_SERVICE.
 
 Examples:
   hawser run
@@ -103,30 +104,31 @@ Examples:
 Signals: HUP reload, TERM hand over and end, a second TERM end now.";
 
 const WITNESS_HELP: &str = "\
-Put it on a machine that does not die with a node: a small VM, a router, a NAS. It holds no address, needs no capability
-and stores a few bytes. One witness votes for many clusters: add a [[cluster]] for each.
+Put it on a machine that does not die with a node: a small VM, a router, a NAS. \
+It holds no address, needs no capability and stores a few bytes. One witness votes for many clusters: add a [[cluster]] for each.
 
 Example:
   hawser witness --config /etc/hawser-witness/witness.toml";
 
 const INIT_HELP: &str = "\
-Each member is NAME=ADDRESS, or NAME=ADDRESS,ADDRESS with two networks between the nodes: link i of one node talks to
-link i of the other. Nothing that is there is overwritten.
+Each member is NAME=ADDRESS, or NAME=ADDRESS,ADDRESS with two networks between the nodes: \
+link i of one node talks to link i of the other. Nothing that is there is overwritten.
 
 Example:
   hawser init --cluster shop --node n1=10.0.0.1,10.1.0.1 --node n2=10.0.0.2,10.1.0.2 \\
       --witness w=10.0.0.9 --vip 192.0.2.10/24@eth0";
 
 const CHECK_HELP: &str = "\
-All faults are told at once, each with its line and what to write instead. Exit code 78 if there is one.
+All faults are told at once, each with its line and what to write instead. Exit code 78 if there is one. \
+Keys and certificates beside a file are looked at too.
 
 Examples:
   hawser check
-  hawser check --offline config/*.toml          for another machine: interfaces and keys are not looked for";
+  hawser check --offline config/*.toml";
 
 const SWITCHOVER_HELP: &str = "\
-Requests in flight end on the old owner, new ones begin on the new one. Refused if the peer cannot serve; --force moves
-all the same.
+Requests in flight end on the old owner, new ones begin on the new one. \
+Refused if the peer cannot serve; --force moves all the same.
 
 Examples:
   hawser switchover --dry-run
@@ -253,7 +255,7 @@ pub struct SwitchoverArgs {
     #[arg(long, overrides_with = "no_wait")]
     pub wait: bool,
     /// Do not wait: return as soon as the move has begun.
-    #[arg(long)]
+    #[arg(long, overrides_with = "wait")]
     pub no_wait: bool,
     /// Say what would be done, and do nothing.
     #[arg(long)]
@@ -395,9 +397,9 @@ mod tests {
 
     #[test]
     fn the_later_of_wait_and_no_wait_wins() {
-        let parse = |args: &[&str]| match Cli::try_parse_from(args).unwrap().verb {
-            Verb::Switchover(args) => args.no_wait,
-            _ => panic!("switchover"),
+        let parse = |args: &[&str]| {
+            let Verb::Switchover(args) = Cli::try_parse_from(args).unwrap().verb else { panic!("another verb") };
+            args.no_wait
         };
         assert!(!parse(&["hawser", "switchover"]));
         assert!(parse(&["hawser", "switchover", "web", "--no-wait"]));

@@ -116,11 +116,11 @@ fn addresses(member: &MemberArg) -> String {
     }))
 }
 
+/// What was made, and what to type now.
 fn next_steps(args: &InitArgs, out: &Path) -> String {
     let out = out.display();
     let host = |member: &MemberArg| match member.addresses.first().map(SocketAddr::ip) {
-        Some(std::net::IpAddr::V6(v6)) => format!("[{v6}]"),
-        Some(v4) => v4.to_string(),
+        Some(address) => address.to_string(),
         None => member.name.to_string(),
     };
     let width = args.nodes.iter().chain([&args.witness]).map(|member| member.name.as_str().len()).max().unwrap_or(2);
@@ -132,11 +132,14 @@ fn next_steps(args: &InitArgs, out: &Path) -> String {
     }
     row(args.witness.name.as_str(), "secret and witness.toml of the witness");
     text += "\nnext:\n";
-    for node in &args.nodes {
-        text += &format!("  scp -pr {out}/{}/. root@{}:/etc/hawser/\n", node.name, host(node));
-    }
-    let witness = &args.witness;
-    text += &format!("  scp -pr {out}/{}/. root@{}:/etc/hawser-witness/\n", witness.name, host(witness));
+    let mut copy = |member: &MemberArg, to: &str| {
+        let (name, host) = (member.name, host(member));
+        // scp takes an IPv6 address in brackets, ssh without.
+        let remote = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        text += &format!("  ssh root@{host} install -d -m 700 {to} && scp -p {out}/{name}/* root@{remote}:{to}/\n");
+    };
+    args.nodes.iter().for_each(|node| copy(node, "/etc/hawser"));
+    copy(&args.witness, "/etc/hawser-witness");
     text += "\n  on both nodes:    hawser check && systemctl enable --now hawser             (or: hawser run)\n  \
              on the witness:   systemctl enable --now hawser-witness                     (or: hawser witness)\n  \
              then on a node:   hawser status\n\n\

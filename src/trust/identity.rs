@@ -177,3 +177,7 @@ fn issued_by(roots: &RootCertStore, chain: &[CertificateDer<'_>], facts: &Facts)
         tls::provider().signature_verification_algorithms.all,
     )
 }
+
+#[cfg(test)]
+#[path = "identity_tests.rs"]
+mod tests;

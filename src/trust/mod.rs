@@ -26,7 +26,7 @@ pub use identity::Identity;
 pub use keyring::{ClusterId, Keyring};
 pub use private::TrustError;
 pub use replay::ReplayWindow;
-pub use seal::{Kind, Notice, Opened, Opener, Refused, Sealer};
+pub use seal::{Claim, Kind, Notice, Opened, Opener, Refused, Sealer, claim};
 
 use crate::cluster::{Incarnation, Secret, SecretHash};
 use aws_lc_rs::{digest, rand};

@@ -202,6 +202,34 @@ impl fmt::Display for Refused {
     }
 }
 
+/// What a datagram says of itself: tells which opener is to look at it, and is not to be believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// Sealed by a member of a cluster.
+    Sealed {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The member.
+        sender: Member,
+    },
+    /// A release notice.
+    Notice(Notice),
+}
+
+/// What a datagram says of itself. Costs next to nothing.
+///
+/// # Errors
+/// If it cannot be a datagram of hawser.
+pub fn claim(datagram: &[u8]) -> Result<Claim, Refused> {
+    if Notice::is(datagram) {
+        return Notice::decode(datagram).map(Claim::Notice);
+    }
+    let header = Header::decode(datagram.first_chunk().ok_or(Refused::Length)?)?;
+    Kind::from_byte(header.kind).ok_or(Refused::Kind)?;
+    let sender = Member::ALL.into_iter().find(|member| sender_byte(*member) == header.sender);
+    Ok(Claim::Sealed { cluster: header.cluster, sender: sender.ok_or(Refused::UnknownSender)? })
+}
+
 /// Opens what the expected senders sealed, and counts what it refuses.
 pub struct Opener {
     cluster: ClusterId,

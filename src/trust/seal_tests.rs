@@ -197,6 +197,19 @@ fn a_notice_is_read_as_it_was_written_and_never_as_anything_else() {
 }
 
 #[test]
+fn a_datagram_says_whose_it_is_before_it_is_opened() {
+    let sealed = sealed_by(&ring(), Member::Witness, 1, b"");
+    assert_eq!(claim(&sealed), Ok(Claim::Sealed { cluster: ring().id(), sender: Member::Witness }));
+    let notice = Notice { cluster: ring().id(), secret: Secret([3; 32]) };
+    assert_eq!(claim(&notice.encode()), Ok(Claim::Notice(notice)));
+    assert_eq!(claim(&sealed[..HEADER - 1]), Err(Refused::Length));
+    assert_eq!(claim(&[0; 60]), Err(Refused::Version));
+    let mut stranger = sealed;
+    stranger[3] = 3;
+    assert_eq!(claim(&stranger), Err(Refused::UnknownSender));
+}
+
+#[test]
 fn a_keyring_survives_its_file() {
     let ring = Keyring::generate(Name::new("shop").unwrap());
     for ring in [ring.for_witness(), ring] {
@@ -216,6 +229,7 @@ proptest! {
     #[test]
     fn arbitrary_bytes_never_open_and_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..1300)) {
         prop_assert!(opener(&Member::ALL).open(&bytes).is_err());
+        prop_assert!(claim(&bytes).is_err() || bytes.first() == Some(&VERSION));
         prop_assert!(Notice::decode(&bytes).is_err() || Notice::is(&bytes));
         drop(Keyring::parse(&String::from_utf8_lossy(&bytes)));
     }

@@ -83,7 +83,7 @@ pub fn client_config(identity: &Identity, peer: Name) -> Result<Arc<ClientConfig
 }
 
 /// The chain is good, and the name is not the one that the configuration expects here.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct WrongPeer {
     /// What the certificate says, or what is wrong with it.
     pub found: String,
@@ -94,6 +94,13 @@ pub struct WrongPeer {
 impl fmt::Display for WrongPeer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the certificate {}, and {} is expected here", self.found, self.expected)
+    }
+}
+
+impl fmt::Debug for WrongPeer {
+    /// As for people: `rustls::Error` shows the errors of others so.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
