@@ -98,7 +98,9 @@ impl Sockets {
             let mut payload = request_v2(family, states, &[0; SOCKET_ID_BYTES]);
             push_attribute(&mut payload, &program);
             let request = Raw { kind: SOCK_DIAG_BY_FAMILY, payload }.message(NLM_F_DUMP);
-            match self.channel.dump(&request, |answer| (answer.kind == SOCK_DIAG_BY_FAMILY).then(|| parse(answer.payload))?)
+            match self
+                .channel
+                .dump(&request, |answer| (answer.kind == SOCK_DIAG_BY_FAMILY).then(|| parse(answer.payload))?)
             {
                 Ok(some) => all.extend(some),
                 // A kernel without IPv6.

@@ -321,10 +321,7 @@ fn l4protocol(protocol: u8) -> Vec<Expressions> {
 
 fn drop() -> Vec<Expressions> {
     let verdict = DataAttribute::Verdict(vec![VerdictAttribute::Code(Verdict::Other(NF_DROP))]);
-    vec![Expressions::Immediate(vec![
-        Immediate::DestinationRegister(Register::Verdict),
-        Immediate::Data(verdict),
-    ])]
+    vec![Expressions::Immediate(vec![Immediate::DestinationRegister(Register::Verdict), Immediate::Data(verdict)])]
 }
 
 fn load(field: Field) -> Expressions {

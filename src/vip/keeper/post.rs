@@ -255,7 +255,10 @@ impl Post {
         match self.open_gate(until, tools) {
             Ok(()) => {
                 self.schedule.again(clock::now());
-                tools.event(format!("the gate of {} had shut before its lease was renewed, and is open again", self.name));
+                tools.event(format!(
+                    "the gate of {} had shut before its lease was renewed, and is open again",
+                    self.name
+                ));
             }
             Err(why) => self.give_up(why, tools),
         }
@@ -379,4 +382,3 @@ impl Post {
         }
     }
 }
-
