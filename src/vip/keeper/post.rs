@@ -92,6 +92,8 @@ pub(super) struct Post {
     pub(super) phase: Phase,
     pub(super) schedule: Schedule,
     intent: Intent,
+    /// An intent was set.
+    asked: bool,
     /// Counts what was asked of the addresses' thread: older answers mean nothing.
     generation: u64,
     /// Until when that thread may renew them.
@@ -115,6 +117,7 @@ impl Post {
             phase: Phase::Gone,
             schedule: Schedule::begin(Instant::NEVER),
             intent: Intent::Released,
+            asked: false,
             generation: 0,
             renew_until: Arc::default(),
             reported: None,
@@ -131,7 +134,9 @@ impl Post {
     /// Takes a new intent. A change to one that ends in `Gone` is answered by a fresh look, also if nothing is held.
     pub(super) fn set(&mut self, intent: Intent, tools: &mut Tools) {
         let ends = |intent: Intent| matches!(intent, Intent::Released | Intent::Leaving { .. });
-        let asks = ends(intent) && std::mem::discriminant(&intent) != std::mem::discriminant(&self.intent);
+        let first = !std::mem::replace(&mut self.asked, true);
+        let changed = std::mem::discriminant(&intent) != std::mem::discriminant(&self.intent);
+        let asks = ends(intent) && (first || changed);
         self.intent = intent;
         if asks && self.phase == Phase::Gone {
             self.let_go(tools);
