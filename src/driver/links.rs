@@ -266,3 +266,7 @@ impl std::fmt::Debug for Links {
         f.debug_struct("Links").field("me", &self.me).field("peer", &self.peer).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "links_tests.rs"]
+mod tests;
