@@ -177,6 +177,11 @@ impl Connection {
         InProgress(Arc::clone(self))
     }
 
+    /// A part of a request's head has come.
+    pub(crate) fn is_receiving(&self) -> bool {
+        self.counted.load(Relaxed) && self.active() == 0
+    }
+
     /// Requests in progress.
     pub(crate) fn active(&self) -> usize {
         self.requests.load(Relaxed)

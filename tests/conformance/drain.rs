@@ -39,7 +39,7 @@ fn in_flight_are_requests_and_new_connections_but_not_idle_ones() {
     let mut client = Client::connect(address);
     until("a new connection counts", || flying() == 1);
     client.send(GET);
-    has_come.recv().unwrap();
+    has_come.recv_timeout(PATIENCE).unwrap();
     assert_eq!(flying(), 1);
     go.send(()).unwrap();
     client.reply().unwrap();
@@ -47,7 +47,7 @@ fn in_flight_are_requests_and_new_connections_but_not_idle_ones() {
     client.send("GET / HT");
     until("half a head does", || flying() == 1);
     client.send("TP/1.1\r\nHost: a\r\n\r\n");
-    has_come.recv().unwrap();
+    has_come.recv_timeout(PATIENCE).unwrap();
     go.send(()).unwrap();
     client.reply().unwrap();
     until("an idle one does not", || flying() == 0);
@@ -63,7 +63,7 @@ fn a_drain_lets_requests_end_and_says_close() {
     let (_app, handle, address, has_come, go) = held();
     let mut busy = Client::connect(address);
     busy.send(GET);
-    has_come.recv().unwrap();
+    has_come.recv_timeout(PATIENCE).unwrap();
     handle.drain(group(), Drain::Announce);
     go.send(()).unwrap();
     let reply = busy.reply().unwrap();
@@ -95,26 +95,33 @@ fn a_drain_serves_new_connections_and_the_next_request_of_idle_ones() {
 #[test]
 fn the_end_of_a_drain_closes_idle_connections_and_no_others() {
     let (_app, handle, address, has_come, go) = held();
-    let mut idle = Client::connect(address);
-    idle.send(GET);
-    has_come.recv().unwrap();
-    go.send(()).unwrap();
-    idle.reply().unwrap();
-    let mut new = Client::connect(address);
+    let (mut idle, mut half) = (Client::connect(address), Client::connect(address));
+    for client in [&mut idle, &mut half] {
+        client.send(GET);
+        has_come.recv_timeout(PATIENCE).unwrap();
+        go.send(()).unwrap();
+        client.reply().unwrap();
+    }
+    let new = Client::connect(address);
+    let before = handle.totals().bytes_in;
+    half.send("GET / HT");
+    until("half a head has arrived", || handle.totals().bytes_in == before + 8);
     let mut busy = Client::connect(address);
     busy.send(GET);
-    has_come.recv().unwrap();
-    until("all have arrived", || handle.totals().active == 3);
+    has_come.recv_timeout(PATIENCE).unwrap();
+    until("all have arrived", || handle.totals().active == 4);
     handle.drain(group(), Drain::Announce);
     handle.drain(group(), Drain::Close);
     assert!(idle.rest().unwrap().is_empty());
     go.send(()).unwrap();
     assert_eq!(busy.reply().unwrap().text(), "done");
     assert!(busy.rest().unwrap().is_empty());
-    new.send(GET);
-    has_come.recv().unwrap();
-    go.send(()).unwrap();
-    assert!(new.reply().unwrap().closes());
+    for (mut client, rest) in [(new, GET), (half, "TP/1.1\r\nHost: a\r\n\r\n")] {
+        client.send(rest);
+        has_come.recv_timeout(PATIENCE).unwrap();
+        go.send(()).unwrap();
+        assert!(client.reply().unwrap().closes());
+    }
 }
 
 #[test]
@@ -219,7 +226,7 @@ fn a_shutdown_lets_requests_end_and_then_nobody_listens() {
     let (_app, handle, address, has_come, go) = held();
     let mut busy = Client::connect(address);
     busy.send(GET);
-    has_come.recv().unwrap();
+    has_come.recv_timeout(PATIENCE).unwrap();
     let idle = Client::connect(address);
     until("both are open", || handle.totals().active == 2);
     let stopping = {
@@ -239,7 +246,7 @@ fn a_shutdown_cuts_off_what_does_not_end() {
     let (_app, handle, address, has_come, _go) = held();
     let mut busy = Client::connect(address);
     busy.send(GET);
-    has_come.recv().unwrap();
+    has_come.recv_timeout(PATIENCE).unwrap();
     assert!(control(handle.shutdown(Duration::from_millis(100))));
     assert!(busy.reply().is_err());
 }
