@@ -157,6 +157,8 @@ pub const UPSTREAM_HANDBACKS_MAX: u32 = 2;
 /// A silent connection is asked after this time, and then this often, whether its other end is still there (TCP
 /// keep-alive); upgraded connections (WebSocket) have no other limit.
 pub const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+/// How long one side of an upgraded connection may go on after the other has ended.
+pub const TUNNEL_HALF_MAX: Duration = Duration::from_secs(10);
 /// See [`KEEPALIVE_AFTER`].
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// Time between two requests that the web tier makes to itself.

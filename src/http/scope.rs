@@ -104,6 +104,8 @@ pub struct Connection {
     closing: AtomicBool,
     /// Cannot end well: to be reset.
     broken: AtomicBool,
+    /// Speaks HTTP no longer.
+    tunnel: AtomicBool,
     /// The first request came while a drain is on.
     pub(crate) first_in_drain: Notify,
 }
@@ -125,6 +127,7 @@ impl Connection {
             http1: AtomicBool::new(true),
             closing: AtomicBool::new(false),
             broken: AtomicBool::new(false),
+            tunnel: AtomicBool::new(false),
             first_in_drain: Notify::new(),
         })
     }
@@ -154,9 +157,13 @@ impl Connection {
     /// Bytes came.
     pub(crate) fn received(&self, bytes: u64) {
         self.counters.bytes_in.fetch_add(bytes, Relaxed);
-        if self.is_http1() {
+        if self.is_http1() && !self.is_tunnel() {
             self.busy();
         }
+    }
+
+    pub(crate) fn is_tunnel(&self) -> bool {
+        self.tunnel.load(Relaxed)
     }
 
     /// A request came.
@@ -168,6 +175,11 @@ impl Connection {
             self.first_in_drain.notify_one();
         }
         InProgress(Arc::clone(self))
+    }
+
+    /// A part of a request's head has come.
+    pub(crate) fn is_receiving(&self) -> bool {
+        self.counted.load(Relaxed) && self.active() == 0
     }
 
     /// Requests in progress.
@@ -187,7 +199,7 @@ impl Connection {
 
     /// It was upgraded: no longer in flight.
     pub(crate) fn upgraded(&self) {
-        self.http1.store(false, Relaxed);
+        self.tunnel.store(true, Relaxed);
         self.idle();
     }
 
