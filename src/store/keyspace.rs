@@ -15,7 +15,7 @@
 //!
 //! Not here: what the records mean, and where a whole copy comes from (`replicate`).
 
-use super::{Batch, Error, Folder, Promises, Seq, Store, folder, record};
+use super::{Batch, Error, Folder, Promises, Seq, Store, batch::Pair, folder, record};
 use crate::limits::{STORE_CACHE_BYTES, STORE_OPEN_MAX};
 use std::{
     cell::Cell,
@@ -168,7 +168,7 @@ impl Store for Keyspace {
         found.map(|bytes| record::decode(key, &bytes).map(|(_, payload)| payload.to_vec())).transpose()
     }
 
-    fn scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+    fn scan(&self, prefix: &[u8]) -> Result<Vec<Pair>, Error> {
         let read = |pair: sled::Result<(sled::IVec, sled::IVec)>| {
             let (key, bytes) = pair.map_err(|e| Error::Corrupt(e.to_string()))?;
             let (_, payload) = record::decode(&key, &bytes)?;

@@ -257,6 +257,18 @@ impl Replica {
         Arc::clone(&self.copy.content)
     }
 
+    /// What a restart would have to load.
+    #[cfg(test)]
+    pub(super) fn copy(&self) -> &Copy {
+        &self.copy
+    }
+
+    /// The highest term known.
+    #[cfg(test)]
+    pub(super) fn highest(&self) -> Term {
+        self.highest
+    }
+
     /// Whether a message of the peer can be taken now; until then it is left on the wire.
     pub(super) fn wants_message(&self) -> bool {
         self.incoming.is_none()
