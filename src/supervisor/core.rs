@@ -72,12 +72,27 @@ pub enum Action {
     KillWorker,
     /// Send the worker this signal.
     Forward(i32),
-    /// Delete these addresses, destroy the sockets bound to them, dump, and say what was seen.
-    TakeAway(Vec<Vip>),
+    /// Delete these addresses, dump, and say what was seen; destroy the sockets bound to them.
+    TakeAway {
+        /// The addresses.
+        vips: Vec<Vip>,
+        /// When the connections are reset.
+        resets: Resets,
+    },
     /// Send one copy of the release notice to each of its destinations.
     SendNotice(Secret),
     /// End, with this code.
     Exit(u8),
+}
+
+/// When the connections of addresses that go are reset. A reset reaches the other side only while the address is there,
+/// but to find the connections takes the kernel some milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resets {
+    /// Before the addresses go: there is time, as the lease runs.
+    First,
+    /// Afterwards: the lease is about to end.
+    Last,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +125,7 @@ pub struct Core {
     bye: bool,
     /// Someone asked us to end.
     stopping: bool,
+    resets: Resets,
 }
 
 impl Default for Core {
@@ -131,6 +147,7 @@ impl Core {
             was_up: false,
             bye: false,
             stopping: false,
+            resets: Resets::First,
         }
     }
 
@@ -208,7 +225,7 @@ impl Core {
         }
         self.phase = Phase::TakingAway { ending, died: now, again_at: now + TAKE_AWAY_REPEAT };
         match &self.hello {
-            Some(hello) => actions.push(Action::TakeAway(hello.vips.clone())),
+            Some(_) => self.take_away(actions),
             None => self.after_notices(now, ending, now, actions),
         }
     }
@@ -250,14 +267,18 @@ impl Core {
         }
         match self.phase {
             Phase::Waiting { .. } => self.start(now, actions),
-            Phase::Running => self.kill(now, actions),
+            Phase::Running => {
+                self.resets = Resets::Last;
+                self.kill(now, actions);
+            }
             Phase::Killing { .. } => {
+                self.resets = Resets::Last;
                 self.phase = Phase::Killing { take_away_at: now + TAKE_AWAY_REPEAT };
-                actions.extend(self.hello.iter().map(|hello| Action::TakeAway(hello.vips.clone())));
+                self.take_away(actions);
             }
             Phase::TakingAway { ending, died, .. } => {
                 self.phase = Phase::TakingAway { ending, died, again_at: now + TAKE_AWAY_REPEAT };
-                actions.extend(self.hello.iter().map(|hello| Action::TakeAway(hello.vips.clone())));
+                self.take_away(actions);
             }
             Phase::Noticing { ending, died, gone, sent } if sent < NOTICE_TIMES.len() => {
                 self.phase = Phase::Noticing { ending, died, gone, sent: sent + 1 };
@@ -266,6 +287,11 @@ impl Core {
             Phase::Noticing { ending, died, .. } => self.after_notices(now, ending, died, actions),
             Phase::Ended => {}
         }
+    }
+
+    fn take_away(&self, actions: &mut Vec<Action>) {
+        let resets = self.resets;
+        actions.extend(self.hello.iter().map(|hello| Action::TakeAway { vips: hello.vips.clone(), resets }));
     }
 
     /// The worker is dead and all that could be done for the others was done: start it again, or end.
@@ -292,6 +318,7 @@ impl Core {
         self.started = now;
         self.hello = None;
         self.bye = false;
+        self.resets = Resets::First;
         self.armed.clear();
         actions.push(Action::StartWorker);
     }

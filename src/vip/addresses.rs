@@ -208,7 +208,7 @@ struct Clerk<T: Fn(News)> {
 impl<T: Fn(News)> Clerk<T> {
     async fn run(&mut self, mut connections: Connections) {
         self.look_at_links();
-        let mut renewal = tokio::time::interval(ADDRESS_RENEWAL);
+        let mut renewal = tokio::time::interval_at(tokio::time::Instant::now() + ADDRESS_RENEWAL, ADDRESS_RENEWAL);
         renewal.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let shared = Arc::clone(&self.shared);
         while !shared.stop.load(Ordering::Acquire) {
@@ -335,8 +335,9 @@ impl<T: Fn(News)> Clerk<T> {
         Ok(self.routing.present(addresses)?.is_empty())
     }
 
-    /// Renews the lifetimes of what is held.
+    /// Renews the lifetimes of what is held. What is missing is told first: a renewal would put it back silently.
     async fn renew(&mut self) {
+        self.put_back().await;
         let now = clock::now();
         let held: Vec<(GroupName, Vec<Vip>)> = self
             .members

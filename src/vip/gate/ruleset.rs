@@ -24,6 +24,7 @@
 //! ARP *replies* come in: they are the other node's announcements, by which this node's own neighbour table follows the
 //! address. IP packets *from* a shut address go out: they are the resets of destroyed connections.
 
+use crate::limits::GATE_FIRST;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage};
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterProtoFamily,
@@ -163,6 +164,13 @@ pub(super) fn add(set: Set, vips: &[IpAddr], timeout: Option<Duration>, adding: 
     elements(set, vips, timeout)
         .map(|(family, list)| message(family, flags, NfTablesMessage::NewSetElement(list)))
         .collect()
+}
+
+/// Elements gone, whether they were there or not: added for a moment that no packet sees, then deleted.
+pub(super) fn clear(set: Set, vips: &[IpAddr]) -> Vec<Message> {
+    let mut messages = add(set, vips, Some(GATE_FIRST), Adding::Any);
+    messages.extend(delete(set, vips));
+    messages
 }
 
 /// Elements deleted, in each place where the set is. One that is not there, or has timed out, fails the whole batch.
