@@ -111,7 +111,8 @@ impl Shell {
 
     /// Sleeps until there is something to hear. Whatever it is, everything is looked at.
     fn sleep(&self) {
-        let mut fds = vec![PollFd::new(&self.alarm, PollFlags::IN), PollFd::new(self.signals.get_read(), PollFlags::IN)];
+        let mut fds =
+            vec![PollFd::new(&self.alarm, PollFlags::IN), PollFd::new(self.signals.get_read(), PollFlags::IN)];
         if let Some(worker) = &self.worker {
             fds.push(PollFd::new(&worker.pidfd, PollFlags::IN));
             fds.extend(worker.link.iter().map(|link| PollFd::new(link, PollFlags::IN)));

@@ -103,8 +103,15 @@ impl Addresses {
         };
         let routing = Routing::new()?;
         let members = members.into_iter().map(|member| (member.name, Slot::new(member))).collect();
-        let mut clerk =
-            Clerk { shared: theirs, members, links: Vec::new(), handle: connection.handle.clone(), routing, lease, tell };
+        let mut clerk = Clerk {
+            shared: theirs,
+            members,
+            links: Vec::new(),
+            handle: connection.handle.clone(),
+            routing,
+            lease,
+            tell,
+        };
         let thread = std::thread::Builder::new()
             .name("addresses".into())
             .spawn(move || runtime.block_on(async move { clerk.run(connection).await }))?;
@@ -294,7 +301,8 @@ impl<T: Fn(News)> Clerk<T> {
     /// Adds addresses, or renews their lifetimes.
     async fn put_on(&mut self, vips: &[Vip]) -> Result<(), String> {
         for vip in vips {
-            let describe = |why: &dyn std::fmt::Display| format!("cannot hold {} on {}: {why}", vip.address, vip.interface);
+            let describe =
+                |why: &dyn std::fmt::Display| format!("cannot hold {} on {}: {why}", vip.address, vip.interface);
             if !self.links.iter().any(|link| link.name == vip.interface) {
                 self.look_at_links();
             }
@@ -358,14 +366,17 @@ impl<T: Fn(News)> Clerk<T> {
         let held: Vec<&Slot> =
             self.members.values().filter(|slot| slot.state == State::Done && slot.is_held(now)).collect();
         let addresses: Vec<IpAddr> = held.iter().flat_map(|slot| slot.addresses()).collect();
-        let missing = |present: &[Present], vip: &Vip| present.iter().all(|one| one.address.addr() != vip.address.addr());
+        let missing =
+            |present: &[Present], vip: &Vip| present.iter().all(|one| one.address.addr() != vip.address.addr());
         let present = match self.routing.present(&addresses) {
             Ok(present) => present,
             Err(error) => return (self.tell)(News::Event(format!("cannot read addresses: {error}"))),
         };
         let lost: Vec<(GroupName, Vec<Vip>)> = held
             .iter()
-            .map(|slot| (slot.member.name, slot.member.vips.iter().filter(|vip| missing(&present, vip)).cloned().collect()))
+            .map(|slot| {
+                (slot.member.name, slot.member.vips.iter().filter(|vip| missing(&present, vip)).cloned().collect())
+            })
             .collect();
         for (name, vips) in lost {
             if vips.is_empty() {
@@ -374,7 +385,8 @@ impl<T: Fn(News)> Clerk<T> {
             match self.put_on(&vips).await {
                 Ok(()) => {
                     for vip in vips {
-                        let text = format!("{} was removed from {} by someone else and put back", vip.address, vip.interface);
+                        let text =
+                            format!("{} was removed from {} by someone else and put back", vip.address, vip.interface);
                         (self.tell)(News::Event(text));
                     }
                 }
@@ -404,20 +416,18 @@ impl<T: Fn(News)> Clerk<T> {
 
     /// What has to be looked at again after a message of the kernel.
     fn judge(&self, message: &NetlinkMessage<RouteNetlinkMessage>) -> Stale {
-        match &message.payload {
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelAddress(gone)) => {
-                let ours = Present::from_message(gone).is_some_and(|gone| {
-                    self.members.values().any(|slot| slot.addresses().contains(&gone.address.addr()))
-                });
-                Stale { addresses: ours, links: false }
-            }
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_)) => {
-                Stale { addresses: false, links: true }
-            }
+        if let NetlinkPayload::Overrun(_) = message.payload {
             // News were lost: look at everything.
-            NetlinkPayload::Overrun(_) => Stale { addresses: true, links: true },
-            _ => Stale::default(),
+            return Stale { addresses: true, links: true };
         }
+        let NetlinkPayload::InnerMessage(news) = &message.payload else { return Stale::default() };
+        if let RouteNetlinkMessage::DelAddress(gone) = news {
+            let gone = Present::from_message(gone).map(|gone| gone.address.addr());
+            let ours = |slot: &Slot| gone.is_some_and(|gone| slot.addresses().contains(&gone));
+            return Stale { addresses: self.members.values().any(ours), links: false };
+        }
+        let links = matches!(news, RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_));
+        Stale { addresses: false, links }
     }
 }
 

@@ -20,10 +20,8 @@ impl Alarm {
     /// # Errors
     /// If there are no more descriptors.
     pub fn new() -> io::Result<Self> {
-        let fd = rustix::time::timerfd_create(
-            TimerfdClockId::Boottime,
-            TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
-        )?;
+        let fd =
+            rustix::time::timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
         Ok(Self { fd, at: Instant::NEVER })
     }
 

@@ -1,7 +1,10 @@
 //! The gate, with real frames.
 
 use crate::lab::{Capture, Lab, NODE, NODE4, PEER, PEER4, Seen, VIP4, VIP6, add_address, isolated_tests, read};
-use hawser::{clock, vip::gate::{Door, Gate}};
+use hawser::{
+    clock,
+    vip::gate::{Door, Gate},
+};
 use std::{
     net::{IpAddr, TcpListener, UdpSocket},
     time::Duration,

@@ -136,9 +136,10 @@ impl Lab {
             let capture = Capture::new(PEER);
             let request = arp_request(peer_mac, PEER4, ip);
             Wire::new().unwrap().send(index(PEER), &request).unwrap();
-            capture.wait(Duration::from_millis(100), |frame| {
-                matches!(read(frame), Seen::Arp { operation: ArpOperation::REPLY, sender, .. } if sender == ip)
-            })
+            capture.wait(
+                Duration::from_millis(100),
+                |frame| matches!(read(frame), Seen::Arp { operation: ArpOperation::REPLY, sender, .. } if sender == ip),
+            )
         })
     }
 
@@ -149,7 +150,10 @@ impl Lab {
             let capture = Capture::new(PEER);
             let socket = std::net::UdpSocket::bind("[::]:0").unwrap();
             socket.send_to(b"?", (ip, 9)).ok();
-            capture.wait(Duration::from_millis(100), |frame| matches!(read(frame), Seen::Advert { target } if target == ip))
+            capture.wait(
+                Duration::from_millis(100),
+                |frame| matches!(read(frame), Seen::Advert { target } if target == ip),
+            )
         })
     }
 
@@ -237,13 +241,14 @@ pub(crate) fn read(frame: &[u8]) -> Seen {
     let (Some(NetSlice::Ipv6(ip)), Some(TransportSlice::Icmpv6(icmp))) = (packet.net, packet.transport) else {
         return Seen::Other;
     };
-    match icmp.icmp_type() {
-        Icmpv6Type::NeighborAdvertisement(_) => {
-            Seen::Advert { target: <[u8; 16]>::try_from(&icmp.payload()[..16]).unwrap().into() }
-        }
-        Icmpv6Type::NeighborSolicitation => Seen::Solicit { source: ip.header().source_addr() },
-        _ => Seen::Other,
+    let kind = icmp.icmp_type();
+    if matches!(kind, Icmpv6Type::NeighborAdvertisement(_)) {
+        return Seen::Advert { target: <[u8; 16]>::try_from(&icmp.payload()[..16]).unwrap().into() };
     }
+    if matches!(kind, Icmpv6Type::NeighborSolicitation) {
+        return Seen::Solicit { source: ip.header().source_addr() };
+    }
+    Seen::Other
 }
 
 /// An ARP request as any host would send it.

@@ -170,9 +170,10 @@ isolated_tests! {
 fn plays_the_supervisor_and_the_worker() {
     let Ok(part) = std::env::var(PART) else { return };
     match SupervisorLink::from_environment().unwrap() {
-        Some(link) => work(&part, link),
+        Some(link) => work(&part, &link),
         None => {
-            let args = ["supervisor::plays_the_supervisor_and_the_worker", "--exact", "--nocapture", "--test-threads=1"];
+            let args =
+                ["supervisor::plays_the_supervisor_and_the_worker", "--exact", "--nocapture", "--test-threads=1"];
             let args: Vec<OsString> = args.iter().map(OsString::from).collect();
             std::process::exit(supervise(&args));
         }
@@ -186,7 +187,7 @@ fn supervise(args: &[OsString]) -> i32 {
 }
 
 /// The worker: holds addresses for ever, as far as it is told to.
-fn work(part: &str, link: SupervisorLink) {
+fn work(part: &str, link: &SupervisorLink) {
     if let Some(code) = part.strip_prefix("exits ") {
         std::process::exit(code.parse().unwrap());
     }

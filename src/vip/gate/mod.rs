@@ -76,7 +76,9 @@ impl Gate {
         // A coarse clock moves once per tick: its resolution is the tick.
         let tick = clock_getres(ClockId::MonotonicCoarse);
         let tick = Duration::from_nanos(u64::try_from(tick.tv_nsec).unwrap_or(0)).max(Duration::from_millis(1));
-        let mut gate = Self { channel: Channel::new(NETLINK_NETFILTER)?, monitor, guarded, tick };
+        let channel = Channel::new(NETLINK_NETFILTER)?;
+        monitor.ignore(channel.port())?;
+        let mut gate = Self { channel, monitor, guarded, tick };
         gate.restore(&[])?;
         Ok(gate)
     }
@@ -160,10 +162,9 @@ impl Gate {
     /// Whether someone else has deleted something of the gate (`nft flush ruleset`), or news were lost. To be asked when
     /// the descriptor is readable.
     pub fn is_disturbed(&mut self) -> bool {
-        let ours = self.channel.port();
         let mut disturbed = false;
         loop {
-            match self.monitor.read(|answer| disturbed |= answer.port != ours && is_deletion_of_ours(&answer)) {
+            match self.monitor.read(|answer| disturbed |= is_deletion_of_ours(&answer)) {
                 Ok(true) => {}
                 Ok(false) => return disturbed,
                 // Overrun: what was lost may have been that.

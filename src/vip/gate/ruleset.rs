@@ -258,7 +258,7 @@ fn inet_rules() -> Vec<Message> {
     squeeze4.extend(squeezed());
     let mut squeeze6 = vec![version(NFPROTO_IPV6), in_set(IP6_DESTINATION, Set::Squeeze)];
     squeeze6.extend(squeezed());
-    let nd = |kind| vec![version(NFPROTO_IPV6), l4protocol(PROTOCOL_ICMP6), equals(ICMP6_TYPE, &[kind])].concat();
+    let nd = |kind| [version(NFPROTO_IPV6), l4protocol(PROTOCOL_ICMP6), equals(ICMP6_TYPE, &[kind])].concat();
     let nd_any = [
         version(NFPROTO_IPV6),
         l4protocol(PROTOCOL_ICMP6),
@@ -329,10 +329,7 @@ fn l4protocol(protocol: u8) -> Vec<Expressions> {
 
 fn drop() -> Vec<Expressions> {
     let verdict = DataAttribute::Verdict(vec![VerdictAttribute::Code(Verdict::Other(NF_DROP))]);
-    vec![Expressions::Immediate(vec![
-        Immediate::DestinationRegister(Register::Verdict),
-        Immediate::Data(verdict),
-    ])]
+    vec![Expressions::Immediate(vec![Immediate::DestinationRegister(Register::Verdict), Immediate::Data(verdict)])]
 }
 
 fn load(field: Field) -> Expressions {

@@ -1,6 +1,9 @@
 //! The keeper's thread: one poll loop that hears everything and hands it to the groups.
 
-use super::{KeeperError, KeeperSetup, Shared, post::{Post, Tools}};
+use super::{
+    KeeperError, KeeperSetup, Shared,
+    post::{Post, Tools},
+};
 use crate::{
     clock,
     cluster::{Layers, Report},
@@ -81,7 +84,8 @@ impl Desk {
         let wire = Wire::new().map_err(capability("CAP_NET_RAW", "open a packet socket"))?;
         let alarm = Alarm::new().map_err(failed("make a timer"))?;
         priority::raise();
-        let layers = Layers { supervisor: setup.supervisor.is_some(), gate: gate.is_some(), lifetime: true, sock_destroy };
+        let layers =
+            Layers { supervisor: setup.supervisor.is_some(), gate: gate.is_some(), lifetime: true, sock_destroy };
         let tools = Tools {
             gate,
             sockets,
@@ -152,10 +156,7 @@ impl Desk {
         if let Err(error) = self.alarm.set(next) {
             self.tools.event(format!("cannot set a timer: {error}"));
         }
-        let mut fds = vec![
-            PollFd::new(&self.shared.wake, PollFlags::IN),
-            PollFd::new(&self.alarm, PollFlags::IN),
-        ];
+        let mut fds = vec![PollFd::new(&self.shared.wake, PollFlags::IN), PollFd::new(&self.alarm, PollFlags::IN)];
         fds.extend(self.tools.gate.iter().map(|gate| PollFd::from_borrowed_fd(gate.as_fd(), PollFlags::IN)));
         fds.extend(self.tools.supervisor.iter().map(|link| PollFd::from_borrowed_fd(link.as_fd(), PollFlags::IN)));
         fds.extend(self.watches.iter().map(|watch| PollFd::from_borrowed_fd(watch.as_fd(), PollFlags::IN)));
@@ -260,8 +261,7 @@ impl Desk {
         if now < self.restore_gate_at {
             return;
         }
-        let open: Vec<IpAddr> =
-            self.posts.iter().flat_map(|post| post.open_ips(&self.tools, now)).copied().collect();
+        let open: Vec<IpAddr> = self.posts.iter().flat_map(|post| post.open_ips(&self.tools, now)).copied().collect();
         let Some(gate) = &mut self.tools.gate else { return };
         if let Err(error) = gate.restore(&open) {
             self.restore_gate_at = now + TAKE_AWAY_REPEAT;

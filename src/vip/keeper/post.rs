@@ -5,7 +5,7 @@ use crate::{
     clock,
     cluster::{GroupName, Intent, Report, Term},
     config::{Group, Vip},
-    limits::{ADDRESS_RETRY, RESETS_FIRST_MAX, GUARD, SQUEEZE_MAX, SQUEEZE_POLL, UNABLE_REST},
+    limits::{ADDRESS_RETRY, GUARD, RESETS_FIRST_MAX, SQUEEZE_MAX, SQUEEZE_POLL, UNABLE_REST},
     time::Instant,
     vip::{
         addresses::{Addresses, Member},
@@ -265,7 +265,10 @@ impl Post {
         match self.open_gate(until, tools) {
             Ok(()) => {
                 self.schedule.again(clock::now());
-                tools.event(format!("the gate of {} had shut before its lease was renewed, and is open again", self.name));
+                tools.event(format!(
+                    "the gate of {} had shut before its lease was renewed, and is open again",
+                    self.name
+                ));
             }
             Err(why) => self.give_up(why, tools),
         }
@@ -410,4 +413,3 @@ impl Post {
         }
     }
 }
-
