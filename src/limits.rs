@@ -96,8 +96,8 @@ pub const TAKE_AWAY_PATIENCE: Duration = Duration::from_secs(1);
 pub const GATE_FIRST: Duration = Duration::from_millis(20);
 /// Addresses that are held are renewed this often; their lifetime is the lease, rounded up, and this.
 pub const ADDRESS_RENEWAL: Duration = Duration::from_secs(1);
-/// Most sockets that are destroyed before the addresses go: the rest must not delay that.
-pub const DESTROY_FIRST_MAX: usize = 256;
+/// Most connections that are reset before the addresses go: the rest must not delay that.
+pub const RESETS_FIRST_MAX: usize = 256;
 /// How often the sockets of a leaving group are looked at.
 pub const SQUEEZE_POLL: Duration = Duration::from_millis(1);
 /// A refused address is tried again this often.

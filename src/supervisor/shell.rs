@@ -1,15 +1,15 @@
 //! Carries out what the core says: processes, signals, netlink, datagrams.
 
-use super::core::{Action, Core, Ending, Input};
+use super::core::{Action, Core, Ending, Input, Resets};
 use crate::{
     clock,
-    limits::{DESTROY_FIRST_MAX, SUPERVISOR_FRAME_BYTES_MAX},
+    limits::{RESETS_FIRST_MAX, SUPERVISOR_FRAME_BYTES_MAX},
     vip::{
         SupervisorLink,
         alarm::Alarm,
         netlink::Routing,
         priority,
-        sockets::Sockets,
+        sockets::{Sockets, Tcp},
         supervision::{Heard, Hello, SUPERVISOR_FD, Word, hear},
     },
 };
@@ -68,8 +68,8 @@ struct Shell {
     alarm: Alarm,
     routing: Routing,
     sockets: Option<Sockets>,
-    /// More connections are left than could be destroyed before the addresses went.
-    to_destroy: bool,
+    /// Connections of these addresses are left to be destroyed.
+    to_destroy: Vec<IpAddr>,
     buffer: Vec<u8>,
     exit: Option<u8>,
 }
@@ -88,7 +88,7 @@ impl Shell {
             alarm: Alarm::new()?,
             routing: Routing::new()?,
             sockets: Sockets::new().ok(),
-            to_destroy: false,
+            to_destroy: Vec::new(),
             buffer: vec![0; SUPERVISOR_FRAME_BYTES_MAX],
             exit: None,
         })
@@ -97,9 +97,7 @@ impl Shell {
     fn run(&mut self) -> io::Result<u8> {
         loop {
             self.feed(Input::Tick);
-            if std::mem::take(&mut self.to_destroy) {
-                self.destroy(usize::MAX);
-            }
+            self.destroy_rest();
             if let Some(code) = self.exit {
                 return Ok(code);
             }
@@ -151,9 +149,9 @@ impl Shell {
                     self.signal_worker(signal);
                 }
             }
-            Action::TakeAway(vips) => {
+            Action::TakeAway { vips, resets } => {
                 let ips: Vec<IpAddr> = vips.iter().map(|vip| vip.address.addr()).collect();
-                return Some(Input::TakenAway { all_gone: self.take_away(&ips) });
+                return Some(Input::TakenAway { all_gone: self.take_away(ips, resets) });
             }
             Action::SendNotice(_) => self.send_notice(),
             Action::Exit(code) => self.exit = Some(code),
@@ -186,23 +184,39 @@ impl Shell {
         }
     }
 
-    /// Resets first, as they need the addresses; but the addresses do not wait for very many of them.
-    fn take_away(&mut self, ips: &[IpAddr]) -> bool {
-        self.to_destroy = self.destroy(DESTROY_FIRST_MAX) > 0;
-        match self.routing.delete_all(ips) {
-            Ok(all_gone) => all_gone,
-            Err(error) => {
-                tracing::error!(%error, "cannot take the addresses away");
-                false
-            }
+    fn take_away(&mut self, ips: Vec<IpAddr>, resets: Resets) -> bool {
+        let finished = resets == Resets::First && self.reset(&ips, RESETS_FIRST_MAX);
+        let all_gone = self.routing.delete_all(&ips).unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot take the addresses away");
+            false
+        });
+        if !finished {
+            self.to_destroy = ips;
         }
+        all_gone
     }
 
-    /// Destroys connections of the worker's addresses; how many are left.
-    fn destroy(&mut self, most: usize) -> usize {
-        let vips = self.hello.iter().flat_map(|hello| &hello.vips);
-        let ips: Vec<IpAddr> = vips.map(|vip| vip.address.addr()).collect();
-        self.sockets.as_mut().and_then(|sockets| sockets.destroy(&ips, most).ok()).unwrap_or(0)
+    /// Destroys at most so many connections of these addresses; whether that was all.
+    fn reset(&mut self, ips: &[IpAddr], most: usize) -> bool {
+        let Some(sockets) = &mut self.sockets else { return true };
+        let result = sockets.bound_to(ips).and_then(|mut found| {
+            found.retain(|socket| !Tcp::is_listening(socket));
+            let finished = found.len() <= most;
+            found.truncate(most);
+            sockets.destroy(&found).map(|()| finished)
+        });
+        result.unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot destroy the connections of the addresses");
+            true
+        })
+    }
+
+    /// What did not have to be done before the others were told.
+    fn destroy_rest(&mut self) {
+        let ips = std::mem::take(&mut self.to_destroy);
+        if !ips.is_empty() {
+            self.reset(&ips, usize::MAX);
+        }
     }
 
     fn send_notice(&self) {

@@ -215,7 +215,7 @@ struct Clerk<T: Fn(News)> {
 impl<T: Fn(News)> Clerk<T> {
     async fn run(&mut self, mut connections: Connections) {
         self.look_at_links();
-        let mut renewal = tokio::time::interval(ADDRESS_RENEWAL);
+        let mut renewal = tokio::time::interval_at(tokio::time::Instant::now() + ADDRESS_RENEWAL, ADDRESS_RENEWAL);
         renewal.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let shared = Arc::clone(&self.shared);
         while !shared.stop.load(Ordering::Acquire) {
@@ -343,8 +343,9 @@ impl<T: Fn(News)> Clerk<T> {
         Ok(self.routing.present(addresses)?.is_empty())
     }
 
-    /// Renews the lifetimes of what is held.
+    /// Renews the lifetimes of what is held. What is missing is told first: a renewal would put it back silently.
     async fn renew(&mut self) {
+        self.put_back().await;
         let now = clock::now();
         let held: Vec<(GroupName, Vec<Vip>)> = self
             .members
@@ -415,20 +416,18 @@ impl<T: Fn(News)> Clerk<T> {
 
     /// What has to be looked at again after a message of the kernel.
     fn judge(&self, message: &NetlinkMessage<RouteNetlinkMessage>) -> Stale {
-        match &message.payload {
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelAddress(gone)) => {
-                let ours = Present::from_message(gone).is_some_and(|gone| {
-                    self.members.values().any(|slot| slot.addresses().contains(&gone.address.addr()))
-                });
-                Stale { addresses: ours, links: false }
-            }
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_)) => {
-                Stale { addresses: false, links: true }
-            }
+        if let NetlinkPayload::Overrun(_) = message.payload {
             // News were lost: look at everything.
-            NetlinkPayload::Overrun(_) => Stale { addresses: true, links: true },
-            _ => Stale::default(),
+            return Stale { addresses: true, links: true };
         }
+        let NetlinkPayload::InnerMessage(news) = &message.payload else { return Stale::default() };
+        if let RouteNetlinkMessage::DelAddress(gone) = news {
+            let gone = Present::from_message(gone).map(|gone| gone.address.addr());
+            let ours = |slot: &Slot| gone.is_some_and(|gone| slot.addresses().contains(&gone));
+            return Stale { addresses: self.members.values().any(ours), links: false };
+        }
+        let links = matches!(news, RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_));
+        Stale { addresses: false, links }
     }
 }
 

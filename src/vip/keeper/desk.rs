@@ -349,7 +349,7 @@ fn remove_left_overs(ips: &[IpAddr], sockets: Option<&mut Sockets>) -> io::Resul
     }
     if let Some(sockets) = sockets {
         // Best effort: without it clients of the earlier run wait longer.
-        drop(sockets.destroy(ips, usize::MAX));
+        drop(sockets.bound_to(ips).and_then(|found| sockets.destroy(&found)));
     }
     if !routing.delete_all(ips)? {
         return Err(io::Error::other("they are still there"));

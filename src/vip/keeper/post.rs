@@ -5,7 +5,7 @@ use crate::{
     clock,
     cluster::{GroupName, Intent, Report, Term},
     config::{Group, Vip},
-    limits::{ADDRESS_RETRY, DESTROY_FIRST_MAX, GUARD, SQUEEZE_MAX, SQUEEZE_POLL, UNABLE_REST},
+    limits::{ADDRESS_RETRY, GUARD, RESETS_FIRST_MAX, SQUEEZE_MAX, SQUEEZE_POLL, UNABLE_REST},
     time::Instant,
     vip::{
         addresses::{Addresses, Member},
@@ -14,7 +14,7 @@ use crate::{
         gate::{Door, Gate},
         netlink::Link,
         packet::Wire,
-        sockets::Sockets,
+        sockets::{Sockets, Tcp},
         supervision::{SupervisorLink, Word},
     },
 };
@@ -78,9 +78,16 @@ impl Tools {
         }
     }
 
-    /// Destroys up to `most` connections of these addresses; how many are left.
-    fn destroy(&mut self, ips: &[IpAddr], most: usize) -> usize {
-        self.sockets.as_mut().and_then(|sockets| sockets.destroy(ips, most).ok()).unwrap_or(0)
+    fn find(&mut self, ips: &[IpAddr]) -> Vec<Tcp> {
+        self.sockets.as_mut().and_then(|sockets| sockets.bound_to(ips).ok()).unwrap_or_default()
+    }
+
+    fn destroy(&mut self, found: &[Tcp]) {
+        if let Some(sockets) = &mut self.sockets
+            && let Err(error) = sockets.destroy(found)
+        {
+            self.event(format!("cannot destroy connections: {error}"));
+        }
     }
 }
 
@@ -104,8 +111,10 @@ pub(super) struct Post {
     refused: Option<(String, Instant)>,
     /// After a failure nothing is begun before this.
     hold_off: Instant,
-    /// Connections that were too many to be destroyed before the addresses went.
-    to_destroy: usize,
+    /// The connections that were seen when a leaving group was last looked at.
+    seen: Option<Vec<Tcp>>,
+    /// Connections are left that were not destroyed before the addresses went.
+    to_destroy: bool,
 }
 
 impl Post {
@@ -123,7 +132,8 @@ impl Post {
             reported: None,
             refused: None,
             hold_off: Instant::ZERO,
-            to_destroy: 0,
+            seen: None,
+            to_destroy: false,
         }
     }
 
@@ -301,28 +311,48 @@ impl Post {
     }
 
     fn look(&mut self, now: Instant, tools: &mut Tools) {
-        let is_busy = |sockets: &mut Sockets| {
-            sockets.bound_to(&self.ips).is_ok_and(|all| all.iter().any(super::super::sockets::Tcp::is_busy))
-        };
-        if (tools.quiet)(&self.name) && !tools.sockets.as_mut().is_some_and(is_busy) {
-            self.let_go(tools);
-        } else if let Phase::Leaving { look_at, .. } = &mut self.phase {
+        if (tools.quiet)(&self.name) {
+            let found = tools.find(&self.ips);
+            let is_busy = found.iter().any(Tcp::is_busy);
+            self.seen = Some(found);
+            if !is_busy {
+                return self.let_go(tools);
+            }
+        }
+        if let Phase::Leaving { look_at, .. } = &mut self.phase {
             *look_at = now + SQUEEZE_POLL;
         }
     }
 
     fn let_go(&mut self, tools: &mut Tools) {
-        let was_squeezed = matches!(self.phase, Phase::Leaving { .. });
-        self.phase = Phase::Removing;
+        let was = std::mem::replace(&mut self.phase, Phase::Removing);
         self.renew_until.store(0, Ordering::Release);
         tools.shut(&self.ips);
-        // The resets need the addresses; but with very many connections the addresses do not wait for all of them.
-        self.to_destroy = tools.destroy(&self.ips, DESTROY_FIRST_MAX);
+        self.reset_connections(was, tools);
         self.generation += 1;
         tools.addresses.drop(self.name, self.generation);
-        if was_squeezed {
+        if matches!(was, Phase::Leaving { .. }) {
             self.stop_squeezing(tools);
         }
+    }
+
+    /// Resets go out only while the addresses are there. But to look for connections takes milliseconds, which a lease
+    /// that is about to end does not leave (and who has lost it probably reaches nobody), nor has a planned move that was
+    /// just looked at any need of it; and very many connections must not delay the rest.
+    fn reset_connections(&mut self, was: Phase, tools: &mut Tools) {
+        let seen = self.seen.take();
+        let (Phase::Open { until } | Phase::Leaving { until, .. }) = was else { return };
+        if clock::now() >= let_go_at(until) {
+            self.to_destroy = true;
+            return;
+        }
+        // What came between the look and the shut gate is destroyed afterwards.
+        self.to_destroy = seen.is_some();
+        let mut found = seen.unwrap_or_else(|| tools.find(&self.ips));
+        found.retain(|socket| !socket.is_listening());
+        self.to_destroy |= found.len() > RESETS_FIRST_MAX;
+        found.truncate(RESETS_FIRST_MAX);
+        tools.destroy(&found);
     }
 
     /// Lets go because of a failure, and begins nothing for a while.
@@ -356,8 +386,9 @@ impl Post {
         self.reported = None;
         tools.tell_supervisor(&Word::Disarm { group: self.name });
         (tools.report)(Report::Gone(self.name));
-        if std::mem::take(&mut self.to_destroy) > 0 {
-            tools.destroy(&self.ips, usize::MAX);
+        if std::mem::take(&mut self.to_destroy) {
+            let found = tools.find(&self.ips);
+            tools.destroy(&found);
         }
     }
 
