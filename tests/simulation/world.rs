@@ -789,7 +789,7 @@ impl World {
                 self.push(soon, Happening::Orders(me, number, Heard::WorkerDied(Ending::Killed(9))));
             }
             Order::Forward(_) | Order::Exit(_) => {}
-            Order::TakeAway(_) => {
+            Order::TakeAway { .. } => {
                 let groups: Vec<GroupName> = machine.kernel.held.keys().copied().collect();
                 for group in groups {
                     machine.kernel.delete_address(group);
