@@ -232,7 +232,9 @@ impl World {
     /// A write is answered by the owner of its term, while the lease runs.
     fn in_lease(&self, node: usize, written: Written) -> Check {
         match self.lease {
-            Some(lease) if lease.node == Some(node) && lease.term == written.version.term && self.now < lease.until => Ok(()),
+            Some(lease) if lease.node == Some(node) && lease.term == written.version.term && self.now < lease.until => {
+                Ok(())
+            }
             Some(_) | None => Err(format!("node {node} answered {written:?} without the lease {:?}", self.lease)),
         }
     }
@@ -483,7 +485,11 @@ impl World {
     fn lease_moves(&mut self, node: usize) -> Check {
         match self.lease {
             Some(lease) if self.now < lease.until => {
-                if self.random.one_in(6) { Ok(()) } else { self.renew() }
+                if self.random.one_in(6) {
+                    Ok(())
+                } else {
+                    self.renew()
+                }
             }
             Some(_) | None if self.nodes[node].replica.is_some() => self.elect(node),
             Some(_) | None => Ok(()),
