@@ -66,6 +66,8 @@ pub const DATAGRAM_BURST_MAX: usize = 64;
 pub const REFUSED_LOG_EVERY: Duration = Duration::from_secs(60);
 /// While a group drains, it is asked this often whether old requests are done.
 pub const DRAIN_POLL: Duration = Duration::from_millis(5);
+/// A request that is in progress for less than this does not hold a planned move up: it ends within the squeeze.
+pub const DRAIN_YOUNG: Duration = Duration::from_millis(50);
 /// Greetings to strangers per second: each is the answer to an authentic datagram of a life not yet believed.
 pub const GREETINGS_PER_SECOND_MAX: u32 = 200;
 /// How long a planned move waits for requests in flight.

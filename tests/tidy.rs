@@ -88,7 +88,8 @@ const PURE: &[&str] = &[
     "src/replicate/protocol",
 ];
 
-const LINES_MAX: usize = 620;
+/// Lines of code, without comments and tests.
+const LINES_MAX: usize = 600;
 
 fn sources(under: &Path) -> Vec<PathBuf> {
     if under.is_file() {
@@ -209,7 +210,7 @@ fn pure_files_name_no_clock_no_thread_no_disk() {
 fn no_file_is_more_than_one_idea_long() {
     let long: Vec<String> = sources(&root().join("src"))
         .into_iter()
-        .map(|path| (text(&path).lines().count(), path))
+        .map(|path| (code(&path).lines().count(), path))
         .filter(|(lines, _)| *lines > LINES_MAX)
         .map(|(lines, path)| format!("{}: {lines}", path.display()))
         .collect();

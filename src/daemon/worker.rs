@@ -16,8 +16,8 @@ use crate::{
         Timing,
     },
     config::{Config, GateMode},
-    driver::{self, DriverHandle, Hands, Links, Note, Told},
-    limits::{DRAIN_DEFAULT, NOTES_QUEUE_MAX},
+    driver::{self, DriverHandle, Farewell, Hands, Links, Note},
+    limits::{DRAIN_DEFAULT, DRAIN_YOUNG, NOTES_QUEUE_MAX},
     replicate::{self, Dial, Link, State, StateConfig, StateHandle, Tls},
     store::{
         self,
@@ -34,7 +34,12 @@ use crate::{
     },
     web,
 };
-use std::{collections::BTreeSet, net::SocketAddr, process::ExitCode, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    process::ExitCode,
+    sync::Arc,
+};
 use tokio::sync::{mpsc, watch};
 
 /// Requests still in progress when everything else is down get this long.
@@ -320,16 +325,15 @@ fn hands(
     let bare: BTreeSet<GroupName> =
         config.groups.iter().filter(|g| g.vips.is_empty()).map(|g| g.name).chain([state_group()]).collect();
     let mut watchdog = Watchdog::new();
+    let mut patience = Patience::default();
     Ok(Hands {
         persist: Box::new(move |number, memory| {
             writer.write(number, memory::election(memory)).map_err(|e| e.to_string())
         }),
         keep: Box::new(move |group, intent| keep.set(group, intent)),
         announce: Box::new(move |group| announce.announce_again(group)),
-        drain: Box::new(move |group, on| {
-            drain.drain(group, if on { web::Drain::Announce } else { web::Drain::Off });
-        }),
-        drained: Box::new(move |group| drained.in_flight(group) == 0),
+        drain: Box::new(move |group, farewell| drain.drain(group, drain_of(farewell))),
+        drained: Box::new(move |group| patience.is_drained(&drained, group)),
         note: Box::new(move |note| {
             if let Err(error) = notes.try_send(note) {
                 tracing::error!(%error, "the control runtime does not keep up");
@@ -338,6 +342,41 @@ fn hands(
         beat: Box::new(move |now| watchdog.beat(now)),
         bare,
     })
+}
+
+const fn drain_of(farewell: Farewell) -> web::Drain {
+    match farewell {
+        Farewell::Stay => web::Drain::Off,
+        Farewell::Announce => web::Drain::Announce,
+        Farewell::Close => web::Drain::Close,
+    }
+}
+
+/// When a group is drained: no request in progress is older than [`DRAIN_YOUNG`]. Short ones come and go all the time;
+/// the gate's squeeze is long enough for them.
+#[derive(Debug, Default)]
+struct Patience {
+    turned_at: BTreeMap<GroupName, crate::time::Instant>,
+}
+
+impl Patience {
+    fn is_drained(&mut self, web: &web::Handle, group: GroupName) -> bool {
+        let now = clock::now();
+        let turned_at = self.turned_at.get(&group).copied();
+        // The first question of a drain begins to tell old from new.
+        if turned_at.is_none_or(|at| now.since(at) > DRAIN_YOUNG * 4) {
+            web.turn(group);
+            self.turned_at.insert(group, now);
+            return web.in_flight(group) == 0;
+        }
+        if turned_at.is_some_and(|at| now.since(at) < DRAIN_YOUNG) {
+            return web.in_flight(group) == 0;
+        }
+        let drained = web.in_flight_since_turn(group) == 0;
+        web.turn(group);
+        self.turned_at.insert(group, now);
+        drained
+    }
 }
 
 /// Feeds the service manager's watchdog from the cluster thread, so that a hung one is noticed.
@@ -376,5 +415,3 @@ async fn follow_standby(state: StateHandle, me: Name, driver: DriverHandle) {
         }
     }
 }
-
-const _: fn() -> Told = || Told::Input(Input::Tick);

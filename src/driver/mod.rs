@@ -79,9 +79,9 @@ pub struct Hands {
     pub keep: Box<dyn FnMut(GroupName, Intent) + Send>,
     /// Announces a group's addresses again.
     pub announce: Box<dyn FnMut(GroupName) + Send>,
-    /// Begins or ends the drain of a group's listeners.
-    pub drain: Box<dyn FnMut(GroupName, bool) + Send>,
-    /// Whether no request that began before the drain is in progress.
+    /// How a group's listeners treat their connections.
+    pub drain: Box<dyn FnMut(GroupName, Farewell) + Send>,
+    /// Whether no request that takes long is in progress. Asked again and again while a group drains.
     pub drained: Box<dyn FnMut(GroupName) -> bool + Send>,
     /// Tells the control runtime.
     pub note: Box<dyn FnMut(Note) + Send>,
@@ -89,6 +89,17 @@ pub struct Hands {
     pub beat: Box<dyn FnMut(Instant) + Send>,
     /// Groups without addresses: nobody keeps them, so they are gone as soon as they are let go of.
     pub bare: BTreeSet<GroupName>,
+}
+
+/// How a group's listeners treat their connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Farewell {
+    /// As ever.
+    Stay,
+    /// Responses say goodbye.
+    Announce,
+    /// Idle connections are closed: the group leaves now.
+    Close,
 }
 
 /// How the rest of the daemon reaches the driver.
@@ -280,6 +291,10 @@ impl Driver {
                 }
                 gone = gone.or(released.then_some(group));
             } else {
+                let leaves = matches!(intent, Intent::Leaving { .. });
+                if leaves && !matches!(old, Some(Intent::Leaving { .. })) {
+                    (self.hands.drain)(group, Farewell::Close);
+                }
                 (self.hands.keep)(group, intent);
             }
             self.intents.insert(group, intent);
@@ -297,7 +312,7 @@ impl Driver {
                 }
             }
             Action::Drain(group, on) => {
-                (self.hands.drain)(group, on);
+                (self.hands.drain)(group, if on { Farewell::Announce } else { Farewell::Stay });
                 if on {
                     self.draining.insert(group);
                 } else {

@@ -271,6 +271,17 @@ impl Handle {
         self.scopes(group).map(|scope| scope.in_flight()).sum()
     }
 
+    /// Connections of a group that are in flight since before the last [`Handle::turn`].
+    #[must_use]
+    pub fn in_flight_since_turn(&self, group: GroupName) -> usize {
+        self.scopes(group).map(|scope| scope.in_flight_since_turn()).sum()
+    }
+
+    /// From now on, what becomes in flight is told from what is. Only one thread may call it.
+    pub fn turn(&self, group: GroupName) {
+        self.scopes(group).for_each(|scope| scope.turn());
+    }
+
     fn scopes(&self, group: GroupName) -> impl Iterator<Item = &Arc<Scope>> {
         self.0.seats.iter().filter_map(move |seat| seat.groups.get(&group))
     }
