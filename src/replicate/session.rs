@@ -102,7 +102,11 @@ async fn read_frame<R: AsyncRead + Unpin>(read: &mut R) -> io::Result<Message> {
     Message::decode(&frame).map_err(io::Error::other)
 }
 
-async fn send_all<W: AsyncWrite + Unpin>(mut write: W, mut queue: mpsc::Receiver<Message>, pace: Pace) -> io::Result<()> {
+async fn send_all<W: AsyncWrite + Unpin>(
+    mut write: W,
+    mut queue: mpsc::Receiver<Message>,
+    pace: Pace,
+) -> io::Result<()> {
     loop {
         let message = match timeout(pace.ping, queue.recv()).await {
             Ok(Some(message)) => message,
