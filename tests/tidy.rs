@@ -11,7 +11,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("time", &[]),
     ("limits", &[]),
     ("clock", &["time"]),
-    ("alarm", &["time"]),
+    ("alarm", &["time", "clock"]),
     ("cluster", &["time", "limits"]),
     ("config", &["time", "limits", "cluster", "trust"]),
     ("telemetry", &[]),

@@ -2,11 +2,11 @@
 
 use super::core::{Action, Core, Ending, Input, Resets};
 use crate::{
+    alarm::Alarm,
     clock,
     limits::{RESETS_FIRST_MAX, SUPERVISOR_FRAME_BYTES_MAX},
     vip::{
         SupervisorLink,
-        alarm::Alarm,
         netlink::Routing,
         priority,
         sockets::{Sockets, Tcp},

@@ -5,6 +5,7 @@ use super::{
     post::{Post, Tools},
 };
 use crate::{
+    alarm::Alarm,
     clock,
     cluster::{Layers, Report},
     config::GateMode,
@@ -12,7 +13,6 @@ use crate::{
     time::Instant,
     vip::{
         addresses::{Addresses, News},
-        alarm::Alarm,
         gate::Gate,
         netlink::{Link, Routing},
         packet::{ArpWatch, Wire},
