@@ -222,7 +222,8 @@ fn replication_link(config: &Config) -> Result<Link, Failure> {
         replicate::listen(*address)
             .map_err(|e| Failure::passing(format!("cannot use the link address {address}/tcp: {e}")))
     };
-    Ok(Link::Accept(ours.iter().map(listen).collect::<Result<_, _>>()?))
+    let listeners = ours.iter().map(listen).collect::<Result<_, _>>()?;
+    Ok(Link::Accept { listeners, known: theirs.iter().map(SocketAddr::ip).collect() })
 }
 
 fn start_web(config: &Config, fault: Option<web::fault::Fault>) -> Result<web::Handle, Failure> {

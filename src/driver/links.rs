@@ -74,14 +74,10 @@ pub struct BindError {
 impl std::fmt::Display for BindError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { address, cause } = self;
-        match cause.kind() {
-            io::ErrorKind::AddrInUse => {
-                write!(
-                    f,
-                    "cannot use the link address {address}/udp: another process has it; is hawser running already?"
-                )
-            }
-            _ => write!(f, "cannot use the link address {address}/udp: {cause}"),
+        if cause.kind() == io::ErrorKind::AddrInUse {
+            write!(f, "cannot use the link address {address}/udp: another process has it; is hawser running already?")
+        } else {
+            write!(f, "cannot use the link address {address}/udp: {cause}")
         }
     }
 }

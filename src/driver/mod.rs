@@ -121,6 +121,9 @@ impl DriverHandle {
     }
 
     /// Gives a command and waits for its answer.
+    ///
+    /// # Errors
+    /// Why the engine does not do it; nothing has changed then.
     pub async fn command(&self, command: Command) -> Result<(), CommandRefusal> {
         let (answer, receive) = oneshot::channel();
         if self.queue.send(Told::Command(command, answer)).await.is_err() {
