@@ -1,10 +1,10 @@
-//! What the driver tells, on the control runtime: log, history, the role in the replicated state.
+//! What the driver tells, on the control runtime: log and history.
 
 use crate::{
     clock,
-    cluster::{Cause, Event, GroupName, Intent, Member, Name, Term},
+    cluster::{Cause, Event, GroupName, Member, Name, Term},
     driver::Note,
-    replicate::{HistoryEntry, Role, StateHandle},
+    replicate::{HistoryEntry, StateHandle},
     time::Duration,
 };
 use std::time::UNIX_EPOCH;
@@ -29,21 +29,12 @@ impl Names {
 }
 
 /// Takes notes until everything is let go of.
-pub(super) async fn run(mut notes: mpsc::Receiver<Note>, names: Names, state: StateHandle, state_group: GroupName) {
+pub(super) async fn run(mut notes: mpsc::Receiver<Note>, names: Names, state: StateHandle) {
     while let Some(note) = notes.recv().await {
         match note {
             Note::Event(event) => tell(&event, &names, &state),
-            Note::Intent(group, intent) if group == state_group => state.set_role(role(intent)),
-            Note::Intent(..) => {}
             Note::Stopped => return,
         }
-    }
-}
-
-fn role(intent: Intent) -> Role {
-    match intent {
-        Intent::Released => Role::Follower,
-        Intent::Held { term, until } | Intent::Leaving { term, until } => Role::Owner { term, until },
     }
 }
 

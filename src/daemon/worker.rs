@@ -12,13 +12,13 @@ use super::{
 use crate::{
     admin, clock,
     cluster::{
-        Command, Engine, GroupName, Identity as Life, Input, Layers, Member, Memory, Name, Report, STATE_GROUP, Setup,
-        Timing,
+        Command, Engine, GroupName, Identity as Life, Input, Intent, Layers, Member, Memory, Name, Report, STATE_GROUP,
+        Setup, Timing,
     },
     config::{Config, GateMode},
     driver::{self, DriverHandle, Farewell, Hands, Links, Note},
     limits::{DRAIN_DEFAULT, DRAIN_YOUNG, NOTES_QUEUE_MAX},
-    replicate::{self, Dial, Link, State, StateConfig, StateHandle, Tls},
+    replicate::{self, Dial, Link, Role, State, StateConfig, StateHandle, Tls},
     store::{
         self,
         folder::Folder,
@@ -97,7 +97,8 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
     let names =
         Names { me: config.me, nodes: [config.nodes[0].name, config.nodes[1].name], witness: config.witness.name };
     let state = start_state(&config, &ground.identity, ground.keyspace, ground.link, highest.unwrap_or_default())?;
-    let hands = hands(&config, &keeper, &web, &driver, ground.promises, notes)?;
+    let parts = Parts { keeper: &keeper, web: &web, driver: &driver, state: &state };
+    let hands = hands(&config, &parts, ground.promises, notes)?;
     let setup = setup(&config, ground.life, memory, layers);
     let engine_config = Arc::clone(&config);
     let (ring, life, bound) = (ground.identity.keyring().clone(), ground.life.incarnation, ground.links);
@@ -124,7 +125,7 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
     };
     let (fit, fit_told) = watch::channel(None);
     let end = "ended unasked";
-    let noting = tokio::spawn(notes::run(noted, names.clone(), state.clone(), state_group));
+    let noting = tokio::spawn(notes::run(noted, names.clone(), state.clone()));
     tokio::spawn(web::health::run(web.upstreams()));
     tokio::spawn(web::probe::run(web.probe_targets(), fit));
     tokio::spawn(fitness::run(why, fit_told, state.watch_view(), driver.clone()));
@@ -305,15 +306,16 @@ fn setup(config: &Config, me: Life, memory: Option<Memory>, layers: Layers) -> S
     Setup { me, timing, groups, drain, hash: trust::hash_secret, seed, memory }
 }
 
-fn hands(
-    config: &Config,
-    keeper: &KeeperHandle,
-    web: &web::Handle,
-    driver: &DriverHandle,
-    promises: Promises,
-    notes: mpsc::Sender<Note>,
-) -> Result<Hands, Failure> {
-    let done = driver.clone();
+/// What the driver's hands reach.
+struct Parts<'a> {
+    keeper: &'a KeeperHandle,
+    web: &'a web::Handle,
+    driver: &'a DriverHandle,
+    state: &'a StateHandle,
+}
+
+fn hands(config: &Config, parts: &Parts<'_>, promises: Promises, notes: mpsc::Sender<Note>) -> Result<Hands, Failure> {
+    let done = parts.driver.clone();
     let writer = ElectionWriter::spawn(promises, move |number, result: Result<(), store::Error>| match result {
         Ok(()) => done.tell(Input::Persisted(number)),
         Err(error) => {
@@ -322,16 +324,23 @@ fn hands(
         }
     })
     .map_err(Failure::passing)?;
-    let (keep, announce, drain, drained) = (keeper.clone(), keeper.clone(), web.clone(), web.clone());
+    let (keep, announce, drain, drained) =
+        (parts.keeper.clone(), parts.keeper.clone(), parts.web.clone(), parts.web.clone());
     let bare: BTreeSet<GroupName> =
         config.groups.iter().filter(|g| g.vips.is_empty()).map(|g| g.name).chain([state_group()]).collect();
     let mut watchdog = Watchdog::new();
     let mut patience = Patience::default();
+    let mut throne = Throne { state: parts.state.clone(), told: Role::Follower, every: config.cluster.lease / 4 };
     Ok(Hands {
         persist: Box::new(move |number, memory| {
             writer.write(number, memory::election(memory)).map_err(|e| e.to_string())
         }),
         keep: Box::new(move |group, intent| keep.set(group, intent)),
+        role: Box::new(move |group, intent| {
+            if group == state_group() {
+                throne.set(intent);
+            }
+        }),
         announce: Box::new(move |group| announce.announce_again(group)),
         drain: Box::new(move |group, farewell| drain.drain(group, drain_of(farewell))),
         drained: Box::new(move |group| patience.is_drained(&drained, group)),
@@ -377,6 +386,31 @@ impl Patience {
         web.turn(group);
         self.turned_at.insert(group, now);
         drained
+    }
+}
+
+/// Tells the replicated state whether this node may write, and until when; a longer right only now and then, since
+/// each word wakes its task.
+struct Throne {
+    state: StateHandle,
+    told: Role,
+    every: Duration,
+}
+
+impl Throne {
+    fn set(&mut self, intent: Intent) {
+        let role = match intent {
+            Intent::Released => Role::Follower,
+            Intent::Held { term, until } | Intent::Leaving { term, until } => Role::Owner { term, until },
+        };
+        if let (Role::Owner { term: old, until: told }, Role::Owner { term, until }) = (self.told, role)
+            && old == term
+            && until < told + self.every
+        {
+            return;
+        }
+        self.told = role;
+        self.state.set_role(role);
     }
 }
 

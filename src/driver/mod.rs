@@ -65,8 +65,6 @@ pub struct Seen {
 pub enum Note {
     /// Something happened.
     Event(Event),
-    /// This node's right to the group, when it changes or is prolonged.
-    Intent(GroupName, Intent),
     /// Everything is let go of: the process may end.
     Stopped,
 }
@@ -77,6 +75,8 @@ pub struct Hands {
     pub persist: Box<dyn FnMut(u64, Memory) -> Result<(), String> + Send>,
     /// Tells the keeper of the addresses what should be true.
     pub keep: Box<dyn FnMut(GroupName, Intent) + Send>,
+    /// Told this node's right to each group without addresses, when it changes or is prolonged.
+    pub role: Box<dyn FnMut(GroupName, Intent) + Send>,
     /// Announces a group's addresses again.
     pub announce: Box<dyn FnMut(GroupName) + Send>,
     /// How a group's listeners treat their connections.
@@ -293,6 +293,7 @@ impl Driver {
                     continue;
                 }
                 gone = gone.or(released.then_some(group));
+                (self.hands.role)(group, intent);
             } else {
                 let leaves = matches!(intent, Intent::Leaving { .. });
                 if leaves && !matches!(old, Some(Intent::Leaving { .. })) {
@@ -300,8 +301,10 @@ impl Driver {
                 }
                 (self.hands.keep)(group, intent);
             }
+            if old.map(|old| std::mem::discriminant(&old)) != Some(std::mem::discriminant(&intent)) {
+                tracing::debug!(%group, ?intent, "intent changed");
+            }
             self.intents.insert(group, intent);
-            (self.hands.note)(Note::Intent(group, intent));
         }
         gone
     }

@@ -188,7 +188,8 @@ impl Engine {
     /// Everything that time alone brings about. Notes in `due` when to be called again.
     fn advance(&mut self) {
         self.due = Instant::NEVER;
-        let names: Vec<GroupName> = self.groups.keys().copied().collect();
+        // In the order of the configuration: what serves clients comes before the state.
+        let names: Vec<GroupName> = self.setup.groups.iter().map(|(name, _)| *name).collect();
         for name in &names {
             self.advance_tenure(*name);
         }

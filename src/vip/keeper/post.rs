@@ -220,6 +220,7 @@ impl Post {
         self.generation += 1;
         tools.addresses.hold(self.name, self.generation);
         self.phase = Phase::Adding { until, placed: false };
+        tracing::debug!(group = %self.name, "addresses come");
     }
 
     fn open(&mut self, until: Instant, tools: &mut Tools) {
@@ -227,6 +228,7 @@ impl Post {
             Ok(()) => {
                 self.phase = Phase::Open { until };
                 self.schedule = Schedule::begin(clock::now());
+                tracing::debug!(group = %self.name, "addresses are there, the gate is open");
             }
             Err(why) => self.give_up(why, tools),
         }
@@ -289,6 +291,7 @@ impl Post {
     fn squeeze(&mut self, now: Instant, tools: &mut Tools) {
         let Phase::Open { until } = self.phase else { return };
         self.phase = Phase::Leaving { until, since: now, look_at: now };
+        tracing::debug!(group = %self.name, "new connections wait");
         if let Some(gate) = &mut tools.gate
             && let Err(error) = gate.squeeze(&self.ips, SQUEEZE_MAX)
         {
@@ -311,9 +314,15 @@ impl Post {
     }
 
     fn look(&mut self, now: Instant, tools: &mut Tools) {
-        if (tools.quiet)(&self.name) {
+        let is_quiet = (tools.quiet)(&self.name);
+        if !is_quiet {
+            tracing::debug!(group = %self.name, "requests are in progress");
+        } else {
             let found = tools.find(&self.ips);
             let is_busy = found.iter().any(Tcp::is_busy);
+            if let Some(busy) = found.iter().find(|socket| socket.is_busy()) {
+                tracing::debug!(group = %self.name, ?busy, "a connection has bytes on their way");
+            }
             self.seen = Some(found);
             if !is_busy {
                 return self.let_go(tools);
@@ -326,6 +335,7 @@ impl Post {
 
     fn let_go(&mut self, tools: &mut Tools) {
         let was = std::mem::replace(&mut self.phase, Phase::Removing);
+        tracing::debug!(group = %self.name, "addresses go");
         self.renew_until.store(0, Ordering::Release);
         tools.shut(&self.ips);
         self.reset_connections(was, tools);
@@ -384,6 +394,7 @@ impl Post {
         }
         self.phase = Phase::Gone;
         self.reported = None;
+        tracing::debug!(group = %self.name, "addresses are gone");
         tools.tell_supervisor(&Word::Disarm { group: self.name });
         (tools.report)(Report::Gone(self.name));
         if std::mem::take(&mut self.to_destroy) {
