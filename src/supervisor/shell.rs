@@ -166,7 +166,7 @@ impl Shell {
         rustix::io::fcntl_setfd(&theirs, FdFlags::empty())?;
         let mut command = Command::new("/proc/self/exe");
         command.arg0(std::env::args_os().next().unwrap_or_else(|| "hawser".into()));
-        command.args(&self.args).env(SUPERVISOR_FD, theirs.as_raw_fd().to_string());
+        command.args(&self.args).env(SUPERVISOR_FD, format!("{}:{}", theirs.as_raw_fd(), std::process::id()));
         // A terminal interrupts its foreground group: the worker is to hear that once, from here.
         command.process_group(0);
         let child = command.spawn()?;

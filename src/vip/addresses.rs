@@ -280,8 +280,8 @@ impl<T: Fn(News)> Clerk<T> {
                 }
             }
         } else if !held {
-            // The lease is over: the keeper will say that they are to go.
-            return self.set_state(name, State::Done);
+            // The lease is over: the keeper says at once that they are to go, or that it was renewed after all.
+            return self.set_state(name, later(TAKE_AWAY_REPEAT));
         } else {
             match self.put_on(&vips).await {
                 Ok(()) => (News::Placed(name, want.generation), State::Done),

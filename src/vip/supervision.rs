@@ -19,7 +19,8 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 use std::{io, net::SocketAddr, os::fd::FromRawFd};
 
-/// Environment variable that names the worker's file descriptor of the link.
+/// Environment variable that names the worker's file descriptor of the link, and the supervisor: `FD:PID`. The children
+/// of a worker inherit it too, and must not take some descriptor of theirs for the link.
 pub const SUPERVISOR_FD: &str = "HAWSER_SUPERVISOR_FD";
 
 /// What a worker tells its supervisor.
@@ -66,10 +67,17 @@ impl SupervisorLink {
     /// The link that the supervisor handed to this process, if there is one. Call it once, before threads are started.
     ///
     /// # Errors
-    /// If the variable is there and does not name an open descriptor.
+    /// If the variable is there, but does not name an open descriptor and the parent of this process: then the supervisor
+    /// is gone already.
     pub fn from_environment() -> io::Result<Option<Self>> {
         let Ok(text) = std::env::var(SUPERVISOR_FD) else { return Ok(None) };
-        let number = text.parse::<i32>().map_err(io::Error::other)?;
+        let (number, supervisor) =
+            text.split_once(':').ok_or_else(|| io::Error::other(format!("{text:?} is no FD:PID")))?;
+        let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+        if supervisor != parent.to_string() {
+            return Err(io::Error::other("the supervisor that started this process is gone"));
+        }
+        let number = number.parse::<i32>().map_err(io::Error::other)?;
         #[expect(unsafe_code, reason = "a descriptor that came by exec has no owner yet")]
         // SAFETY: the supervisor opened this number for us and nobody else in this process knows it.
         let fd = unsafe { OwnedFd::from_raw_fd(number) };

@@ -25,7 +25,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{IpAddr, TcpListener},
     os::fd::AsFd,
-    process::Stdio,
+    process::{Child, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -113,6 +113,16 @@ impl Kept {
     }
 }
 
+/// A child that does not outlive its test, also if that fails.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
 isolated_tests! {
     fn held_addresses_are_there_and_answered_for_and_released_ones_are_neither() {
         let lab = Lab::new();
@@ -197,15 +207,12 @@ isolated_tests! {
 
     fn a_frozen_process_is_not_answered_for_after_its_lease_nor_when_it_thaws() {
         let lab = Lab::new();
-        let mut holder = child("keeper::plays_the_holder_of_addresses")
-            .env(HOLD_FOR, "600")
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(holder.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let mut command = child("keeper::plays_the_holder_of_addresses");
+        let mut holder = Killed(command.env(HOLD_FOR, "600").stdout(Stdio::piped()).spawn().unwrap());
+        let mut lines = BufReader::new(holder.0.stdout.take().unwrap()).lines().map(Result::unwrap);
         lines.find(|line| line == "held").unwrap();
         let begun = std::time::Instant::now();
-        let pid = Pid::from_child(&holder);
+        let pid = Pid::from_child(&holder.0);
         kill_process(pid, Signal::STOP).unwrap();
         assert!(lab.answers_arp(VIP4) && has(VIP4) && has(VIP6), "frozen, but its lease runs");
         std::thread::sleep(Duration::from_millis(600).saturating_sub(begun.elapsed()));
@@ -219,8 +226,6 @@ isolated_tests! {
         assert!(!has(VIP4) && !has(VIP6) && !lab.answers_arp(VIP4));
         let claims = |frame: &[u8]| matches!(read(frame), Seen::Arp { sender, .. } if sender == VIP4);
         assert!(!capture.wait(Duration::from_millis(50), claims), "announced after the thaw");
-        holder.kill().unwrap();
-        holder.wait().unwrap();
     }
 
     fn the_first_frames_announce_in_both_forms_and_follow_the_schedule() {
