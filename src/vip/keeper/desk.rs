@@ -118,7 +118,6 @@ impl Desk {
             may_hold &= self.stop_by.is_none();
             for post in &mut self.posts {
                 post.advance(&mut self.tools, may_hold);
-                post.announce(&self.tools);
             }
             self.restore_gate();
             self.tell_unable();

@@ -170,6 +170,7 @@ impl Post {
                 Step::LetGo => self.let_go(tools),
             }
         }
+        self.announce(tools);
         if let (Phase::Open { .. }, Intent::Held { term, .. }) = (self.phase, self.intent)
             && self.reported != Some(term)
         {
@@ -404,17 +405,21 @@ impl Post {
     }
 
     /// Announces its addresses if that is due and they are open.
-    pub(super) fn announce(&mut self, tools: &Tools) {
-        let now = clock::now();
-        if self.open_ips(tools, now).is_empty() || !self.schedule.is_due(now) {
+    ///
+    /// Frames of a packet socket do not pass the gate. So the clock is read right before each of them: a machine that
+    /// stood still since then sends one frame too many, which the new owner hears as a conflict and corrects at once.
+    fn announce(&mut self, tools: &Tools) {
+        if !self.is_open() || !self.schedule.is_due(clock::now()) {
             return;
         }
         for vip in &self.vips {
             let Some(link) = tools.links.iter().find(|link| link.name == vip.interface) else { continue };
             let Some(mac) = link.mac else { continue };
             for frame in frames::announcements(mac, vip.address.addr()) {
-                // A full queue or a link that just went down: the next announcement follows soon.
-                drop(tools.wire.send(link.index, &frame));
+                if !self.open_ips(tools, clock::now()).is_empty() {
+                    // A full queue or a link that just went down: the next announcement follows soon.
+                    drop(tools.wire.send(link.index, &frame));
+                }
             }
         }
     }
