@@ -1,10 +1,10 @@
 //! The voter's desk: takes heartbeats and requests, answers them, and lets no answer out before the disk has what it
 //! rests on. Nodes and the witness run the same one.
 
-use super::message::{Ack, AckLine, Answer, Fitness, Heartbeat, Request};
+use super::message::{Ack, AckLine, Answer, Fitness, Heartbeat, Recall, Request};
 use super::name::{GroupName, Member, Secret, SecretHash, Term};
 use super::voter::{Identity, Memory, Refusal, Ruling, VoteTerms, Voter};
-use crate::limits::GROUPS_MAX;
+use crate::limits::MEMORIES_MAX;
 use crate::time::{Duration, Instant};
 use std::collections::BTreeMap;
 
@@ -87,7 +87,7 @@ impl Desk {
 
     /// A heartbeat: what is promised, and what is not.
     pub fn heartbeat(&mut self, now: Instant, from: Identity, heartbeat: &Heartbeat) -> Ack {
-        for line in &heartbeat.groups {
+        for line in heartbeat.groups.iter().take(MEMORIES_MAX) {
             self.voter.heard_of(line.name, line.highest);
             if let Some(term) = line.released {
                 self.voter.release(line.name, from.incarnation, term);
@@ -95,7 +95,7 @@ impl Desk {
         }
         self.told(from.member, heartbeat.recall);
         let mut groups = Vec::with_capacity(heartbeat.groups.len());
-        for line in heartbeat.groups.iter().take(GROUPS_MAX) {
+        for line in heartbeat.groups.iter().take(MEMORIES_MAX) {
             let verdict = line.owned.and_then(|term| self.voter.claim(now, from, line.name, term, heartbeat.hold));
             let wanted =
                 self.wanted.get(&line.name).is_some_and(|(who, at)| *who != from.member && now.since(*at) < WANTED);
@@ -106,7 +106,7 @@ impl Desk {
     }
 
     /// What another member remembers. The first memory is written as soon as there is one.
-    pub fn told(&mut self, from: Member, recall: super::message::Recall) {
+    pub fn told(&mut self, from: Member, recall: Recall) {
         if self.voter.told(from, recall) {
             self.begin(Purpose::Hold);
         }
@@ -120,7 +120,9 @@ impl Desk {
         } else {
             self.voter.would_vote(now, from, request.group, request.term)
         };
-        self.note_wanted(now, from, request, ruling.is_err());
+        if ruling == Err(Refusal::Bound) {
+            self.note_wanted(now, from, request);
+        }
         self.answer(now, from, request, ruling.is_ok())
     }
 
@@ -130,20 +132,28 @@ impl Desk {
         if self.failed {
             return Some(self.answer(now, from, request, false));
         }
+        if self.write.as_ref().is_some_and(|w| request.hold > w.memory.hold_given) {
+            // What is being written does not cover this; the next write will.
+            self.voter.expect_hold(request.hold);
+            return None;
+        }
         let terms = VoteTerms { hold: request.hold, busy: self.busy() };
         let ruling = self.voter.vote(now, from, request.group, request.term, terms);
         match ruling {
             Ruling::Persist => {
                 self.begin(Purpose::Grant(from, Box::new(request.clone())));
-                None
+                planted!(AnswerBeforePersist).then(|| self.answer(now, from, request, true))
             }
             Ruling::Again => self.again(now, from, request),
             Ruling::No(Refusal::Unwritten) => {
                 self.want_memory();
                 None
             }
-            Ruling::No(Refusal::Silent | Refusal::Bound | Refusal::Voted | Refusal::Over | Refusal::Full) => {
-                self.note_wanted(now, from, request, true);
+            Ruling::No(Refusal::Bound) => {
+                self.note_wanted(now, from, request);
+                Some(self.answer(now, from, request, false))
+            }
+            Ruling::No(Refusal::Silent | Refusal::Voted | Refusal::Over | Refusal::Full | Refusal::Senseless) => {
                 Some(self.answer(now, from, request, false))
             }
         }
@@ -157,7 +167,11 @@ impl Desk {
         }
         let id = self.next_id;
         self.next_id += 1;
-        self.write = Some(Write { id, memory: self.voter.memory(), handed_out: false, purpose });
+        let mut memory = self.voter.memory();
+        if planted!(VoteNotPersisted) {
+            memory.groups.clear();
+        }
+        self.write = Some(Write { id, memory, handed_out: false, purpose });
     }
 
     /// The write that is to be handed to the disk now, once.
@@ -215,6 +229,8 @@ impl Desk {
                 None
             }
             Some(Purpose::HandOver(group, _)) if *group == request.group => None,
+            // Promised before, but not for so long: that is being written.
+            Some(_) if request.hold > self.voter.hold_given() => None,
             Some(Purpose::Grant(..) | Purpose::Own(..) | Purpose::HandOver(..) | Purpose::Hold) | None => {
                 Some(self.answer(now, from, request, true))
             }
@@ -233,13 +249,15 @@ impl Desk {
         }
     }
 
-    fn note_wanted(&mut self, now: Instant, from: Identity, request: &Request, refused: bool) {
-        if refused && request.fit && (self.wanted.len() < GROUPS_MAX || self.wanted.contains_key(&request.group)) {
+    fn note_wanted(&mut self, now: Instant, from: Identity, request: &Request) {
+        self.wanted.retain(|_, (_, at)| now.since(*at) < WANTED);
+        if request.fit && (self.wanted.len() < MEMORIES_MAX || self.wanted.contains_key(&request.group)) {
             self.wanted.insert(request.group, (from.member, now));
         }
     }
 
-    fn want_memory(&mut self) {
+    /// Begins to write what a longer promise needs, if the disk is free.
+    pub fn want_memory(&mut self) {
         if self.voter.wants_memory() && !self.busy() {
             self.begin(Purpose::Hold);
         }

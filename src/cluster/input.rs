@@ -5,6 +5,7 @@ use super::event::Event;
 use super::intent::Report;
 use super::message::{Fitness, Message};
 use super::name::{GroupName, Member, Secret};
+use super::timing::Timing;
 use super::voter::{Identity, Memory};
 
 /// What the engine is told.
@@ -31,6 +32,9 @@ pub enum Input {
     Standby(bool),
     /// From the keeper of the addresses.
     Report(Report),
+    /// The configured lease and interval are others now. A longer lease is in force once a promise that long could be
+    /// remembered.
+    Timing(Timing),
     /// No request that began before the drain is in progress any more.
     Drained(GroupName),
     /// From an operator.

@@ -1,5 +1,19 @@
 //! Decides who may own which group, until when. Pure: no socket, clock, disk or random source.
 
+/// Whether a known fault is planted into this thread's engines: `false` unless the feature `planted` is on.
+#[cfg(feature = "planted")]
+macro_rules! planted {
+    ($fault:ident) => {
+        $crate::cluster::planted::active($crate::cluster::planted::Planted::$fault)
+    };
+}
+#[cfg(not(feature = "planted"))]
+macro_rules! planted {
+    ($fault:ident) => {
+        false
+    };
+}
+
 pub mod desk;
 pub mod engine;
 pub mod event;
@@ -7,6 +21,8 @@ pub mod input;
 pub mod intent;
 pub mod message;
 pub mod name;
+#[cfg(feature = "planted")]
+pub mod planted;
 pub mod replay;
 pub mod session;
 pub mod timing;

@@ -124,6 +124,22 @@ impl std::error::Error for NameError {}
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Term(pub u64);
 
+impl Term {
+    /// No honest count gets so far: what is higher was made up, and would leave no higher one.
+    pub const MAX: Self = Self(1 << 62);
+
+    /// Whether this can be a term of that member's.
+    #[must_use]
+    pub const fn belongs_to(self, member: Member) -> bool {
+        self.0 <= Self::MAX.0
+            && match member {
+                Member::First => self.0 % 2 == 1,
+                Member::Second => self.0 != 0 && self.0.is_multiple_of(2),
+                Member::Witness => false,
+            }
+    }
+}
+
 impl fmt::Display for Term {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)

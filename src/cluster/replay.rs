@@ -40,7 +40,6 @@ impl ReplayWindow {
         new
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "the remainder is below the width of the window")]
     const fn place(counter: u64) -> (usize, u64) {
         let at = counter % REPLAY_WINDOW;
         ((at / 64) as usize, 1 << (at % 64))

@@ -27,12 +27,16 @@ impl Timing {
     pub fn without_gate(lease: Duration, interval: Duration) -> Self {
         let lifetime = Duration::from_secs(lease.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX))
             + Duration::from_secs(1);
-        Self { lease, interval, linger: (lifetime + Duration::from_secs(1)).saturating_sub(lease) }
+        let linger = (lifetime + Duration::from_secs(1)).saturating_sub(lease);
+        Self { lease, interval, linger: if planted!(NoGateSameHold) { Duration::ZERO } else { linger } }
     }
 
     /// What a voter is asked to promise: the lease, and a margin that covers two clocks whose rates differ by 9 %.
     #[must_use]
     pub fn hold(&self) -> Duration {
+        if planted!(FactorTooSmall) {
+            return self.lease + self.linger + self.lease / 100;
+        }
         self.lease + self.linger + (self.lease / 10).max(limits::MARGIN_MIN)
     }
 
@@ -42,10 +46,18 @@ impl Timing {
         (self.interval * 2).max(limits::CANDIDACY_MIN)
     }
 
+    /// How long the next candidacy lasts when so many in a row were in vain: twice as long each time, up to the lease,
+    /// so that disks which take longer than two intervals elect somebody all the same.
+    #[must_use]
+    pub fn candidacy_after(&self, failures: u32) -> Duration {
+        let longest = self.candidacy().max(self.lease);
+        self.candidacy().saturating_mul(1 << failures.min(8)).min(longest)
+    }
+
     /// Before its end, the lease is treated as over by this much: the worker lets go three guards early.
     #[must_use]
     pub const fn let_go(&self) -> Duration {
-        Duration::from_millis(limits::GUARD.as_millis() as u64 * 3)
+        limits::GUARD.saturating_mul(3)
     }
 
     /// A member is heard while its last datagram is not older than this.

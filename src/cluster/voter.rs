@@ -8,7 +8,7 @@
 
 use super::message::{AckVerdict, Recall};
 use super::name::{GroupName, Incarnation, Member, SecretHash, Term};
-use crate::limits::{GROUPS_MAX, HOLD_MAX};
+use crate::limits::{HOLD_MAX, MEMORIES_MAX};
 use crate::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
@@ -71,7 +71,7 @@ struct Ballot {
     released: VecDeque<(Incarnation, Term)>,
 }
 
-/// How many releases and dead hashes are remembered: more than two nodes can make during one promise.
+/// How many releases, dead hashes and unknown hashes are remembered: more than two nodes can make during one promise.
 const REMEMBERED: usize = 32;
 
 /// What binds one voter.
@@ -79,19 +79,35 @@ const REMEMBERED: usize = 32;
 pub struct Voter {
     me: Identity,
     voters: u32,
+    /// There is a memory on the disk, so that a next life knows how long to be silent.
+    filed: bool,
     hold_given: Duration,
     hold_wanted: Duration,
     silent_until: Instant,
     recovery: Option<Recovery>,
     ballots: BTreeMap<GroupName, Ballot>,
+    /// Hashes of lives that are over and had a promise here.
     dead: VecDeque<SecretHash>,
+    /// Hashes of other secrets that were shown: by anyone, so they are kept apart.
+    strange: VecDeque<SecretHash>,
+    /// The latest time that was told.
+    now: Instant,
 }
 
 /// A voter without its memory asks both others.
 #[derive(Debug, Clone, Copy)]
 struct Recovery {
     since: Instant,
-    heard: [Option<Recall>; 3],
+    heard: [Option<Told>; 3],
+}
+
+/// What another member told of its memory.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    /// It has no memory now.
+    lost: bool,
+    /// In this life of ours it once said that it had never promised anything.
+    was_blank: bool,
 }
 
 /// Why a voter says no, or not yet.
@@ -109,6 +125,8 @@ pub enum Refusal {
     Unwritten,
     /// More groups than it keeps.
     Full,
+    /// Nothing that an honest member asks: a hold too long, a term that cannot be its own.
+    Senseless,
 }
 
 /// What a vote request comes to.
@@ -127,7 +145,8 @@ impl Voter {
     /// campaigns until both others have told it their terms.
     #[must_use]
     pub fn new(now: Instant, me: Identity, memory: Option<Memory>) -> Self {
-        let lost = memory.is_none();
+        let lost = memory.is_none() && !planted!(WipedVotes);
+        let filed = memory.is_some();
         let memory = memory.unwrap_or_default();
         let ballots = memory
             .groups
@@ -145,12 +164,15 @@ impl Voter {
         Self {
             me,
             voters: memory.voters,
+            filed,
             hold_given: memory.hold_given,
             hold_wanted: Duration::ZERO,
             silent_until: now + if lost { HOLD_MAX } else { memory.hold_given },
             recovery: lost.then_some(Recovery { since: now, heard: [None; 3] }),
             ballots,
             dead: VecDeque::new(),
+            strange: VecDeque::new(),
+            now,
         }
     }
 
@@ -171,12 +193,20 @@ impl Voter {
     /// `memory` is on disk now: promises as long as it says may be given.
     pub fn remembered(&mut self, memory: &Memory) {
         self.hold_given = self.hold_given.max(memory.hold_given);
+        self.filed = true;
     }
 
-    /// A longer hold than ever given was asked for, and has to be written before it is promised.
+    /// The longest time that may be promised: its memory would keep the next life silent for as long.
+    #[must_use]
+    pub const fn hold_given(&self) -> Duration {
+        self.hold_given
+    }
+
+    /// A longer hold than ever given was asked for, and has to be written before it is promised. A voter without its
+    /// memory writes none before it has it back: a crash must find it lost again.
     #[must_use]
     pub fn wants_memory(&self) -> bool {
-        self.hold_wanted > self.hold_given
+        self.hold_wanted > self.hold_given && self.recovery.is_none()
     }
 
     /// The next write is to allow promises of this length.
@@ -193,7 +223,7 @@ impl Voter {
     /// The voter gives no vote now, to itself neither.
     #[must_use]
     pub fn silent(&self, now: Instant) -> bool {
-        now < self.silent_until || self.recovery.is_some()
+        (now < self.silent_until || self.recovery.is_some()) && !planted!(CampaignInSilence)
     }
 
     /// When silence ends by time; later if the memory is missing.
@@ -219,13 +249,17 @@ impl Voter {
     /// Another member has told what it remembers (its terms by [`Voter::heard_of`]). A lost voter has its memory back
     /// when both others have: at once if nobody ever promised anything, else after the longest silence. Whether it has
     /// just come back is the answer.
+    ///
+    /// Who was blank at any time of this life had, before it, asked for no vote that could have been given here.
     pub fn told(&mut self, from: Member, recall: Recall) -> bool {
         let Some(recovery) = self.recovery.as_mut() else { return false };
-        recovery.heard[from.index()] = Some(recall);
+        let heard = &mut recovery.heard[from.index()];
+        let was_blank = recall.blank() || heard.is_some_and(|told| told.was_blank);
+        *heard = Some(Told { lost: recall.lost(), was_blank });
         let [Some(a), Some(b)] = self.me.member.others().map(|m| recovery.heard[m.index()]) else { return false };
-        if a.blank() && b.blank() {
+        if a.was_blank && b.was_blank {
             self.silent_until = recovery.since;
-        } else if a.lost() || b.lost() {
+        } else if a.lost || b.lost {
             return false;
         }
         self.recovery = None;
@@ -234,7 +268,9 @@ impl Voter {
 
     /// Somebody spoke of this term.
     pub fn heard_of(&mut self, group: GroupName, term: Term) {
-        if let Some(ballot) = self.ballot(group) {
+        if term <= Term::MAX
+            && let Some(ballot) = self.ballot(group)
+        {
             ballot.highest = ballot.highest.max(term);
         }
     }
@@ -273,13 +309,18 @@ impl Voter {
                 return Some(AckVerdict::Refused(term, bound));
             }
             Err(Refusal::Over) => return Some(AckVerdict::Refused(term, self.highest(group).max(term))),
-            Err(Refusal::Silent | Refusal::Voted | Refusal::Unwritten | Refusal::Full) => return None,
+            Err(Refusal::Silent | Refusal::Voted | Refusal::Unwritten | Refusal::Full | Refusal::Senseless) => {
+                return None;
+            }
         }
         self.bind(group, Promise { to: from, term, until: now + hold });
         Some(AckVerdict::Promised(term))
     }
 
-    /// How a vote would go. Changes nothing but the highest term heard of.
+    /// How a vote would go. Changes nothing.
+    ///
+    /// # Errors
+    /// With the reason why it would be refused.
     pub fn would_vote(&mut self, now: Instant, from: Identity, group: GroupName, term: Term) -> Result<(), Refusal> {
         if self.silent(now) {
             return Err(Refusal::Silent);
@@ -299,7 +340,7 @@ impl Voter {
         }
         let again = self.ballots.get(&group).is_some_and(|b| Self::same(b, from, term));
         if terms.hold > HOLD_MAX {
-            return Ruling::No(Refusal::Full);
+            return Ruling::No(Refusal::Senseless);
         }
         self.expect_hold(terms.hold);
         if (terms.busy && !again) || (again && terms.hold > self.hold_given && !terms.busy) {
@@ -315,9 +356,15 @@ impl Voter {
 
     /// A vote without a promise: the owner that hands over records it while its own promise still runs, and the peer
     /// that was offered a group records its own while it still acknowledges the owner.
+    ///
+    /// # Errors
+    /// If the voter is silent, or has voted in this term or a higher one. Nothing is recorded then.
     pub fn record_vote(&mut self, now: Instant, from: Identity, group: GroupName, term: Term) -> Result<(), Refusal> {
         if self.silent(now) {
             return Err(Refusal::Silent);
+        }
+        if !term.belongs_to(from.member) {
+            return Err(Refusal::Senseless);
         }
         match self.ballots.get(&group) {
             Some(b) if term <= b.voted && !Self::same(b, from, term) => return Err(Refusal::Voted),
@@ -328,6 +375,9 @@ impl Voter {
     }
 
     /// Promise where the vote was recorded before (hand-over), once nothing else binds.
+    ///
+    /// # Errors
+    /// With what stands against it. Nothing is promised then.
     pub fn promise_recorded(
         &mut self,
         now: Instant,
@@ -346,6 +396,9 @@ impl Voter {
     /// # Errors
     /// If a promise to somebody else runs.
     pub fn promise_self(&mut self, now: Instant, group: GroupName, term: Term, until: Instant) -> Result<(), Refusal> {
+        if planted!(OwnVoterFree) {
+            return Ok(());
+        }
         if self.bound_elsewhere(now, group, self.me.incarnation).is_some() {
             return Err(Refusal::Bound);
         }
@@ -354,7 +407,8 @@ impl Voter {
         Ok(())
     }
 
-    /// `incarnation` says that it has let go of the group in this term, addresses gone. Whether a promise ended by it.
+    /// `incarnation` says that it has let go of the group in this term, addresses gone. That ends what it was promised
+    /// in this term or a lower one, which it will not claim any more. Whether a promise ended by it.
     pub fn release(&mut self, group: GroupName, incarnation: Incarnation, term: Term) -> bool {
         let Some(ballot) = self.ballot(group) else { return false };
         if !ballot.released.contains(&(incarnation, term)) {
@@ -363,7 +417,9 @@ impl Voter {
             }
             ballot.released.push_back((incarnation, term));
         }
-        let ends = ballot.promise.is_some_and(|p| p.to.incarnation == incarnation && p.term == term);
+        let ends = ballot
+            .promise
+            .is_some_and(|p| p.to.incarnation == incarnation && (p.term <= term || planted!(ReleaseByNode)));
         if ends {
             ballot.promise = None;
         }
@@ -372,15 +428,16 @@ impl Voter {
 
     /// The secret of this hash was shown: its incarnation is dead and its addresses are gone. Whether a promise ended.
     pub fn disclose(&mut self, hash: SecretHash) -> bool {
-        if !self.dead.contains(&hash) {
-            if self.dead.len() == REMEMBERED {
-                self.dead.pop_front();
+        let list = if self.holds_hash(hash) { &mut self.dead } else { &mut self.strange };
+        if !list.contains(&hash) {
+            if list.len() == REMEMBERED {
+                list.pop_front();
             }
-            self.dead.push_back(hash);
+            list.push_back(hash);
         }
         let mut ended = false;
         for ballot in self.ballots.values_mut() {
-            if ballot.promise.is_some_and(|p| p.to.hash == Some(hash)) {
+            if ballot.promise.is_some_and(|p| p.to.hash == Some(hash) || (planted!(AnySecret) && p.to.hash.is_some())) {
                 ballot.promise = None;
                 ended = true;
             }
@@ -388,7 +445,7 @@ impl Voter {
         ended
     }
 
-    /// A promise that runs carries this hash: its secret is worth telling on.
+    /// A promise carries this hash, though it may be over: its secret is worth telling on.
     #[must_use]
     pub fn holds_hash(&self, hash: SecretHash) -> bool {
         self.ballots.values().any(|b| b.promise.is_some_and(|p| p.to.hash == Some(hash)))
@@ -406,6 +463,25 @@ impl Voter {
         self.ballots.get(&group).map_or((Term(0), None), |b| (b.voted, b.voted_for))
     }
 
+    /// Silence as one counts it who looks at the present configuration.
+    #[cfg(feature = "planted")]
+    pub(super) fn planted_silence(mut self, until: Instant) -> Self {
+        if planted!(SilenceByPresentLease) {
+            self.silent_until = self.silent_until.min(until);
+        }
+        self
+    }
+
+    /// Drops a promise, as one would who believes an offer.
+    #[cfg(feature = "planted")]
+    pub(super) fn planted_forget(&mut self, group: GroupName) {
+        if planted!(OfferBreaksPromise)
+            && let Some(ballot) = self.ballot(group)
+        {
+            ballot.promise = None;
+        }
+    }
+
     fn may_promise(
         &mut self,
         now: Instant,
@@ -414,12 +490,12 @@ impl Voter {
         term: Term,
         hold: Duration,
     ) -> Result<(), Refusal> {
-        if hold > HOLD_MAX {
-            return Err(Refusal::Full);
+        if hold > HOLD_MAX || !term.belongs_to(from.member) {
+            return Err(Refusal::Senseless);
         }
-        let over = from.hash.is_some_and(|h| self.dead.contains(&h));
+        self.now = self.now.max(now);
+        let over = from.hash.is_some_and(|h| self.dead.contains(&h) || self.strange.contains(&h));
         let Some(ballot) = self.ballot(group) else { return Err(Refusal::Full) };
-        ballot.highest = ballot.highest.max(term);
         if over || ballot.released.iter().any(|(inc, t)| *inc == from.incarnation && *t >= term) {
             return Err(Refusal::Over);
         }
@@ -428,7 +504,10 @@ impl Voter {
         }
         if hold > self.hold_given {
             self.hold_wanted = self.hold_wanted.max(hold);
-            return Err(Refusal::Unwritten);
+            // Without any memory on the disk the next life is silent for the longest hold of all.
+            if self.filed {
+                return Err(Refusal::Unwritten);
+            }
         }
         Ok(())
     }
@@ -437,7 +516,9 @@ impl Voter {
     fn bind(&mut self, group: GroupName, new: Promise) {
         let Some(ballot) = self.ballot(group) else { return };
         let (until, term) = match ballot.promise {
-            Some(old) if old.to.incarnation == new.to.incarnation => (old.until.max(new.until), old.term.max(new.term)),
+            Some(old) if old.to.incarnation == new.to.incarnation && !planted!(PromiseShortened) => {
+                (old.until.max(new.until), old.term.max(new.term))
+            }
             Some(_) | None => (new.until, new.term),
         };
         ballot.highest = ballot.highest.max(new.term);
@@ -456,10 +537,12 @@ impl Voter {
         ballot.voted == term && ballot.voted_incarnation == Some(from.incarnation)
     }
 
-    /// The ballot of a group, made if there is room.
+    /// The ballot of a group, made if there is room: one that binds nobody gives way.
     fn ballot(&mut self, group: GroupName) -> Option<&mut Ballot> {
-        if !self.ballots.contains_key(&group) && self.ballots.len() >= GROUPS_MAX {
-            return None;
+        if !self.ballots.contains_key(&group) && self.ballots.len() >= MEMORIES_MAX {
+            let idle = self.ballots.iter().filter(|(_, b)| b.promise.is_none_or(|p| p.until <= self.now));
+            let oldest = *idle.min_by_key(|(_, b)| b.voted)?.0;
+            self.ballots.remove(&oldest);
         }
         Some(self.ballots.entry(group).or_default())
     }

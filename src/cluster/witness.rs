@@ -31,6 +31,9 @@ impl Witness {
     /// A message of a node whose incarnation is believed.
     pub fn handle(&mut self, now: Instant, from: Identity, message: &Message) -> Vec<WitnessAction> {
         let mut out = Vec::new();
+        if from.member == Member::Witness {
+            return out;
+        }
         let answer = match message {
             Message::Heartbeat(heartbeat) => {
                 let from = Identity { hash: heartbeat.hash, ..from };

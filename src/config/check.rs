@@ -66,9 +66,10 @@ fn timing(report: &mut Report, draft: &Draft) {
         );
         report.fault(interval.line.max(lease.line), "cluster.interval", wrong(what, help));
     }
-    // Without the gate a promise lasts as long as an address: the lease in whole seconds and one more, then a second.
+    // Without the gate a promise lasts as long as an address: the lease in whole seconds and one more, then a second
+    // and the margin (`cluster::Timing::without_gate`).
     let whole = lease.value.as_secs() + u64::from(lease.value.subsec_nanos() > 0);
-    let longest = limits::HOLD_MAX.as_secs().saturating_sub(2);
+    let longest = limits::HOLD_MAX.as_secs().saturating_sub(3);
     if draft.cluster.gate == GateMode::Off && whole > longest {
         let help = format!("write lease = \"{longest}s\" or less, or gate = \"on\"");
         report.fault(lease.line, "cluster.lease", wrong("is too long without the gate", help));

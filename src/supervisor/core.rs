@@ -212,6 +212,10 @@ impl Core {
         if self.phase == Phase::Running {
             self.phase = Phase::Killing { take_away_at: now + KILL_PATIENCE };
             actions.push(Action::KillWorker);
+            #[cfg(feature = "planted")]
+            if crate::cluster::planted::active(crate::cluster::planted::Planted::NoticeBeforeDeath) {
+                actions.extend(self.hello.iter().map(|hello| Action::SendNotice(hello.secret)));
+            }
         }
     }
 

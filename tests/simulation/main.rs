@@ -8,6 +8,8 @@ mod faults;
 mod kernel;
 #[cfg(feature = "planted")]
 mod planted;
+mod rules;
 mod scenarios;
 mod seeds;
+mod traces;
 mod world;

@@ -12,6 +12,8 @@ use hawser::vip::supervision::{Hello, Word};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub(crate) const MS: u64 = 1_000_000;
+/// How the text of a broken promise begins.
+pub(crate) const BROKEN: &str = "broken: ";
 pub(crate) const NODES: [Member; 2] = [Member::First, Member::Second];
 
 /// A seeded source of chance (splitmix64).
@@ -90,8 +92,22 @@ enum Happening {
     Disk(Member, Incarnation, u64, Memory),
     Keeper(Member, Incarnation, GroupName, Op),
     Orders(Member, u64, Heard),
+    /// The kernel has deleted a dead worker's addresses.
+    Gone(Member, u64),
     Plan(Fault),
 }
+
+/// What a sieve does with a datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Pass,
+    Drop,
+    /// It comes this much later.
+    Late(u64),
+}
+
+/// Decides the fate of each datagram: when, from whom, to whom, what (nothing: a release notice).
+pub(crate) type Sieve = Box<dyn FnMut(u64, Member, Member, Option<&Message>) -> Fate + Send>;
 
 #[derive(Debug, Clone)]
 struct Packet {
@@ -130,8 +146,21 @@ pub(crate) enum Fault {
     Standby(Member, bool),
     Switchover(Member, bool),
     Stop(Member),
+    /// An old secret is shown to everybody.
     Replay(Secret),
     Rate(Member, i64),
+    /// The configuration of one node says so from now on.
+    Timing(Member, Timing),
+    /// Datagrams on this way take so much longer.
+    Slow(Member, Member, u64),
+    /// Locks inside the kernel hold up each call for so long.
+    KernelTakes(Member, u64),
+    /// With `true` the worker cannot be killed: it hangs in the kernel.
+    Unkillable(Member, bool),
+    /// The supervisor sees the end of its link to the worker.
+    Hangup(Member),
+    /// Some of what was lately sent comes again, all at once.
+    Storm(u64),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,6 +231,8 @@ struct Worker {
     secret: Secret,
     counter: u64,
     frozen: bool,
+    /// When it was frozen, on its own clock: what it read before it was.
+    frozen_at: Option<Instant>,
     inbox: VecDeque<Happening>,
     keepers: BTreeMap<GroupName, Keeper>,
     next_wake: u64,
@@ -218,7 +249,10 @@ pub(crate) struct Machine {
     pub(crate) clock: Clock,
     pub(crate) kernel: Kernel,
     pub(crate) disk: Option<Memory>,
+    pub(crate) timing: Timing,
     disk_takes: u64,
+    kernel_takes: u64,
+    unkillable: bool,
     powered: bool,
     suspended_at: Option<u64>,
     worker: Option<Worker>,
@@ -229,17 +263,30 @@ pub(crate) struct Machine {
     asleep: VecDeque<Happening>,
 }
 
+/// A lease that some life was given, whether it lives or not.
+#[derive(Debug, Clone, Copy)]
+struct Lease {
+    node: Member,
+    end: Instant,
+}
+
 pub(crate) struct World {
     pub(crate) now: u64,
     pub(crate) plan: Plan,
     pub(crate) chance: Chance,
     pub(crate) machines: [Machine; 3],
     pub(crate) network: Network,
+    pub(crate) sieve: Option<Sieve>,
     cut: BTreeSet<(Member, Member)>,
+    slow: BTreeMap<(Member, Member), u64>,
+    /// What was lately sent.
+    recent: VecDeque<(Member, Packet)>,
     queue: BTreeMap<(u64, u64), Happening>,
     order: u64,
     pub(crate) trace: Option<Vec<String>>,
     owners: BTreeMap<(GroupName, Term), Incarnation>,
+    leases: BTreeMap<(GroupName, Incarnation), Lease>,
+    last_term: BTreeMap<GroupName, Term>,
     pub(crate) events: Vec<(u64, Member, Event)>,
     pub(crate) answers: Vec<(u64, Member, Result<(), hawser::cluster::CommandRefusal>)>,
     /// The first broken promise.
@@ -258,7 +305,10 @@ impl World {
             clock: Clock::new(chance.between(1, 1000) * 1_000_000_000, plan.ppm[m.index()]),
             kernel: Kernel { gated: plan.gated, ..Kernel::default() },
             disk: plan.formed.then(Memory::default),
+            timing: plan.timing,
             disk_takes: 0,
+            kernel_takes: 0,
+            unkillable: false,
             powered: false,
             suspended_at: None,
             worker: None,
@@ -274,11 +324,16 @@ impl World {
             chance,
             machines,
             network: Network::LAN,
+            sieve: None,
             cut: BTreeSet::new(),
+            slow: BTreeMap::new(),
+            recent: VecDeque::new(),
             queue: BTreeMap::new(),
             order: 0,
             trace: None,
             owners: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            last_term: BTreeMap::new(),
             events: Vec::new(),
             answers: Vec::new(),
             broken: None,
@@ -307,39 +362,74 @@ impl World {
     /// Runs for this long, or until a promise is broken.
     pub(crate) fn run(&mut self, for_ns: u64) {
         let end = self.now + for_ns;
-        while self.broken.is_none() {
-            let Some((&(at, order), _)) = self.queue.first_key_value() else { break };
-            if at > end {
-                break;
-            }
-            let happening = self.queue.remove(&(at, order)).unwrap();
-            self.now = self.now.max(at);
-            self.steps += 1;
-            self.happen(happening);
-            self.check();
-        }
+        while self.broken.is_none() && self.step(end) {}
         self.now = end;
         self.check();
     }
 
-    /// Runs until the group is answered for by this node, or the time is over. How long it took.
-    pub(crate) fn run_until_answered(&mut self, group: GroupName, by: Member, limit: u64) -> Option<u64> {
-        let start = self.now;
-        while self.now < start + limit && self.broken.is_none() {
-            if self.answering(group) == vec![by] {
-                return Some(self.now - start);
-            }
-            self.run(MS);
-        }
-        None
+    /// The next thing that happens, if any does until then.
+    fn step(&mut self, end: u64) -> bool {
+        let Some((&(at, order), _)) = self.queue.first_key_value().filter(|((at, _), _)| *at <= end) else {
+            return false;
+        };
+        let happening = self.queue.remove(&(at, order)).unwrap();
+        self.now = self.now.max(at);
+        self.steps += 1;
+        self.happen(happening);
+        self.check();
+        true
     }
 
-    /// Runs until somebody owns and answers.
+    /// Runs to the very moment at which this becomes true. How long it took, if it did within the limit.
+    pub(crate) fn run_to(&mut self, limit: u64, mut is: impl FnMut(&Self) -> bool) -> Result<u64, String> {
+        let start = self.now;
+        while self.broken.is_none() {
+            if is(self) {
+                return Ok(self.now - start);
+            }
+            if !self.step(start + limit) {
+                break;
+            }
+        }
+        self.verdict()?;
+        Err(format!("what was waited for did not come about within {} ms", limit / MS))
+    }
+
+    /// A call of this node's keeper that renews a gate is under way.
+    pub(crate) fn renews_gate(&self, node: Member) -> bool {
+        self.queue.values().any(|h| matches!(h, Happening::Keeper(m, _, _, Op::Renew { .. }) if *m == node))
+    }
+
+    /// Whether a promise was broken so far.
+    pub(crate) fn verdict(&self) -> Result<(), String> {
+        self.broken.clone().map_or(Ok(()), |why| Err(format!("{BROKEN}{why}")))
+    }
+
+    /// The events of one node since then.
+    pub(crate) fn events_of(&self, node: Member, since: u64) -> impl Iterator<Item = &Event> {
+        self.events.iter().filter(move |(at, who, _)| *at >= since && *who == node).map(|(_, _, event)| event)
+    }
+
+    /// Cuts or heals both ways between two members.
+    pub(crate) fn link(&mut self, a: Member, b: Member, up: bool) {
+        for (from, to) in [(a, b), (b, a)] {
+            self.now(if up { Fault::Heal(from, to) } else { Fault::Cut(from, to) });
+        }
+    }
+
+    /// Runs until this node alone answers for the first group. How long it took.
+    pub(crate) fn run_until_answered(&mut self, by: Member, limit: u64) -> Result<u64, String> {
+        let group = self.plan.groups[0].0;
+        self.run_to(limit, |w| w.answering(group) == [by]).map_err(|why| format!("{by:?} answers: {why}"))
+    }
+
+    /// Runs until somebody answers for each group. Who does for the first.
     pub(crate) fn run_until_served(&mut self, limit: u64) -> Option<Member> {
         let start = self.now;
+        let groups: Vec<GroupName> = self.plan.groups.iter().map(|g| g.0).collect();
         while self.now < start + limit && self.broken.is_none() {
-            if let [one] = self.answering(self.plan.groups[0].0)[..] {
-                return Some(one);
+            if groups.iter().all(|g| self.answering(*g).len() == 1) {
+                return self.answering(groups[0]).first().copied();
             }
             self.run(MS);
         }
@@ -365,12 +455,25 @@ impl World {
         }
     }
 
+    pub(crate) fn witness(&self) -> Option<&Witness> {
+        match &self.machines[Member::Witness.index()].worker.as_ref()?.brain {
+            Brain::Witness(witness) => Some(witness),
+            Brain::Node(_) => None,
+        }
+    }
+
+    /// Whom the witness is bound to.
+    pub(crate) fn bound(&self, group: GroupName) -> Option<Member> {
+        let promise = self.witness()?.voter().promise(self.local(Member::Witness), group)?;
+        Some(promise.to.member)
+    }
+
     pub(crate) fn secret(&self, of: Member) -> Option<Secret> {
         self.machines[of.index()].worker.as_ref().map(|w| w.secret)
     }
 
-    pub(crate) fn owner(&self, group: GroupName) -> Option<Member> {
-        NODES.into_iter().find(|m| self.engine(*m).is_some_and(|e| e.owned(group).is_some()))
+    pub(crate) fn owns(&self, node: Member, group: GroupName) -> bool {
+        self.engine(node).is_some_and(|e| e.owned(group).is_some())
     }
 
     pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
@@ -406,11 +509,38 @@ impl World {
             let Some(worker) = &self.machines[node.index()].worker else { continue };
             let Brain::Node(engine) = &worker.brain else { continue };
             for group in &groups {
-                let Some((term, _)) = engine.owned(*group) else { continue };
-                let owner = *self.owners.entry((*group, term)).or_insert(worker.life);
-                if owner != worker.life {
+                let Some((term, end)) = engine.owned(*group) else {
+                    self.leases.remove(&(*group, worker.life));
+                    continue;
+                };
+                self.leases.insert((*group, worker.life), Lease { node, end });
+                let known = self.owners.insert((*group, term), worker.life);
+                if known.is_some_and(|owner| owner != worker.life) {
                     self.broken.get_or_insert(format!("term {term} of {group} has two owners"));
                 }
+                let last = self.last_term.entry(*group).or_insert(term);
+                if known.is_none() && *last > term {
+                    self.broken.get_or_insert(format!("term {term} of {group} after term {last}"));
+                }
+                *last = term.max(*last);
+            }
+        }
+        self.check_leases();
+    }
+
+    /// At most one node has a lease that still runs, the dead included, in true time.
+    fn check_leases(&mut self) {
+        let machines = &self.machines;
+        let at = self.now;
+        self.leases.retain(|_, lease| machines[lease.node.index()].clock.boot(at) + GUARD < lease.end);
+        if self.double_allowed > 0 {
+            return;
+        }
+        for (group, _) in &self.plan.groups {
+            let mut nodes = self.leases.iter().filter(|((name, _), _)| name == group).map(|(_, lease)| lease.node);
+            let first = nodes.next();
+            if nodes.any(|node| Some(node) != first) {
+                self.broken.get_or_insert(format!("two leases of {group} run at {:.3} ms", at as f64 / 1e6));
             }
         }
     }
@@ -432,6 +562,14 @@ impl World {
             }
             Happening::WakeSupervisor(to, number) => return self.supervise(*to, *number, Heard::Tick),
             Happening::Orders(to, number, heard) => return self.supervise(*to, *number, heard.clone()),
+            Happening::Gone(to, number) => {
+                let machine = &mut self.machines[to.index()];
+                if machine.suspended_at.is_some() {
+                    machine.asleep.push_back(happening);
+                    return;
+                }
+                return self.taken_away(*to, *number);
+            }
         };
         let machine = &mut self.machines[to.index()];
         if !machine.powered {
@@ -457,13 +595,19 @@ impl World {
     }
 
     fn work(&mut self, me: Member, happening: Happening) {
-        let now = self.local(me);
+        let mut now = self.local(me);
+        if let Happening::Datagram(..) = happening
+            && planted_early_clock()
+            && let Some(worker) = self.machines[me.index()].worker.as_mut()
+        {
+            now = worker.frozen_at.take().unwrap_or(now);
+        }
         match happening {
             Happening::Datagram(_, packet) => self.receive(me, now, packet),
             Happening::Wake(..) => self.tell(me, now, Input::Tick),
             Happening::Disk(_, _, id, _) => self.written(me, now, id),
             Happening::Keeper(_, _, group, op) => self.operate(me, group, op),
-            Happening::WakeSupervisor(..) | Happening::Orders(..) | Happening::Plan(_) => {}
+            Happening::WakeSupervisor(..) | Happening::Orders(..) | Happening::Gone(..) | Happening::Plan(_) => {}
         }
     }
 
@@ -526,6 +670,10 @@ impl World {
         let Brain::Node(engine) = &mut worker.brain else { return };
         let actions = engine.handle(now, input);
         let deadline = engine.next_deadline();
+        if deadline <= now {
+            self.broken
+                .get_or_insert(format!("{me:?} wants to be called again at once, at {:.3} ms", self.now as f64 / 1e6));
+        }
         let intents = engine.intents();
         let life = worker.life;
         let wake = self.machines[me.index()].clock.when(self.now, deadline).max(self.now + 1);
@@ -589,9 +737,25 @@ impl World {
         if self.cut.contains(&(me, to)) || !carrier || self.chance.per_mille(self.network.loss) {
             return;
         }
+        let mut later = self.slow.get(&(me, to)).copied().unwrap_or(0);
+        if let Some(sieve) = &mut self.sieve {
+            let message = match &packet.content {
+                Content::Sealed(envelope) => Some(&envelope.message),
+                Content::Notice(_) => None,
+            };
+            match sieve(self.now, me, to, message) {
+                Fate::Pass => {}
+                Fate::Drop => return,
+                Fate::Late(by) => later += by,
+            }
+        }
+        if self.recent.len() == 64 {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((to, packet.clone()));
         let copies = if self.chance.per_mille(self.network.twice) { 2 } else { 1 };
         for _ in 0..copies {
-            let mut delay = self.chance.between(self.network.delay.0, self.network.delay.1);
+            let mut delay = later + self.chance.between(self.network.delay.0, self.network.delay.1);
             if self.chance.per_mille(self.network.late.0) {
                 delay += self.chance.below(self.network.late.1);
             }
@@ -629,6 +793,7 @@ impl World {
     fn keep(&mut self, me: Member, group: GroupName) {
         let now = self.local(me);
         let gated = self.plan.gated;
+        let kernel_takes = self.machines[me.index()].kernel_takes;
         let Some(worker) = self.machines[me.index()].worker.as_mut() else { return };
         let life = worker.life;
         let Some(keeper) = worker.keepers.get_mut(&group).filter(|k| !k.busy) else { return };
@@ -643,14 +808,14 @@ impl World {
                 let leaving = matches!(keeper.wanted, Intent::Leaving { .. });
                 if keeper.armed.is_none_or(|a| a < until) {
                     Some(Op::Arm(until))
+                } else if leaving && !keeper.squeezed {
+                    Some(Op::Squeeze)
                 } else if !keeper.added || now.since(keeper.renewed_at) >= Duration::from_secs(1) {
                     Some(Op::Add)
                 } else if gated && !keeper.opened {
                     Some(Op::Open(until, now))
                 } else if gated && keeper.open_until.is_none_or(|o| o < until) {
                     Some(Op::Renew { end: until, timeout: now.until(until - GUARD), asked: now })
-                } else if leaving && !keeper.squeezed {
-                    Some(Op::Squeeze)
                 } else {
                     if keeper.told != Some(Told::Held(term)) {
                         keeper.told = Some(Told::Held(term));
@@ -675,7 +840,8 @@ impl World {
         keeper.busy = true;
         let takes = match op {
             Op::Squeeze => self.chance.between(0, 20 * MS),
-            _ => self.chance.between(20_000, 400_000),
+            Op::Arm(_) => self.chance.between(20_000, 400_000),
+            _ => self.chance.between(20_000, 400_000) + kernel_takes,
         };
         self.push(self.now + takes, Happening::Keeper(me, life, group, op));
     }
@@ -685,7 +851,7 @@ impl World {
         let now = self.local(me);
         let machine = &mut self.machines[me.index()];
         let jiffies = machine.clock.jiffies(self.now);
-        let lifetime = Duration::from_secs(self.plan.timing.lease.as_millis().div_ceil(1000) as u64 + 1);
+        let lifetime = Duration::from_secs(machine.timing.lease.as_millis().div_ceil(1000) as u64 + 1);
         let Some(worker) = machine.worker.as_mut() else { return };
         let Some(keeper) = worker.keepers.get_mut(&group) else { return };
         keeper.busy = false;
@@ -784,18 +950,17 @@ impl World {
         let machine = &mut self.machines[me.index()];
         match order {
             Order::StartWorker => self.start_worker(me),
+            Order::KillWorker if machine.unkillable => {}
             Order::KillWorker => {
                 machine.worker = None;
                 self.push(soon, Happening::Orders(me, number, Heard::WorkerDied(Ending::Killed(9))));
             }
             Order::Forward(_) | Order::Exit(_) => {}
-            Order::TakeAway { .. } => {
-                let groups: Vec<GroupName> = machine.kernel.held.keys().copied().collect();
-                for group in groups {
-                    machine.kernel.delete_address(group);
-                }
-                self.push(soon, Happening::Orders(me, number, Heard::TakenAway { all_gone: true }));
+            Order::TakeAway { .. } if machine.kernel_takes > 0 => {
+                let done = self.now + machine.kernel_takes;
+                self.push(done, Happening::Gone(me, number));
             }
+            Order::TakeAway { .. } => self.taken_away(me, number),
             Order::SendNotice(secret) => {
                 for to in me.others() {
                     let packet =
@@ -804,6 +969,23 @@ impl World {
                 }
             }
         }
+    }
+
+    /// The dead worker's addresses are deleted, and seen to be gone.
+    fn taken_away(&mut self, me: Member, number: u64) {
+        let soon = self.now + self.chance.between(50_000, 300_000);
+        let machine = &mut self.machines[me.index()];
+        if !machine.powered || machine.supervisor.as_ref().is_none_or(|s| s.number != number) {
+            return;
+        }
+        let groups: Vec<GroupName> = machine.kernel.held.keys().copied().collect();
+        for group in groups {
+            machine.kernel.delete_address(group);
+        }
+        if machine.worker.is_none() {
+            self.leases.retain(|_, lease| lease.node != me);
+        }
+        self.push(soon, Happening::Orders(me, number, Heard::TakenAway { all_gone: true }));
     }
 
     fn start_worker(&mut self, me: Member) {
@@ -823,7 +1005,7 @@ impl World {
             let supervised = machine.supervisor.is_some();
             let setup = Setup {
                 me: identity(supervised.then(|| hash(&secret))),
-                timing: self.plan.timing,
+                timing: machine.timing,
                 groups: self.plan.groups.clone(),
                 drain: Duration::ZERO,
                 hash,
@@ -839,6 +1021,7 @@ impl World {
             secret,
             counter: 0,
             frozen: false,
+            frozen_at: None,
             inbox: VecDeque::new(),
             keepers: BTreeMap::new(),
             next_wake: 0,
@@ -943,7 +1126,39 @@ impl World {
                     self.push(self.now, Happening::Datagram(to, packet));
                 }
             }
-            Fault::Rate(who, ppm) => self.machines[who.index()].clock.set_rate(self.now, ppm),
+            Fault::Rate(who, ppm) => self.set_rate(who, ppm),
+            Fault::Timing(who, timing) => {
+                self.machines[who.index()].timing = timing;
+                self.deliver_input(who, Input::Timing(timing));
+            }
+            Fault::Slow(from, to, by) => {
+                self.slow.insert((from, to), by);
+            }
+            Fault::KernelTakes(who, takes) => self.machines[who.index()].kernel_takes = takes,
+            Fault::Unkillable(who, on) => self.machines[who.index()].unkillable = on,
+            Fault::Hangup(who) => {
+                if let Some(number) = self.machines[who.index()].supervisor.as_ref().map(|s| s.number) {
+                    self.supervise(who, number, Heard::LinkClosed);
+                }
+            }
+            Fault::Storm(count) => self.storm(count),
+        }
+    }
+
+    /// A clock that is asleep keeps its rate.
+    fn set_rate(&mut self, who: Member, ppm: i64) {
+        let machine = &mut self.machines[who.index()];
+        if machine.suspended_at.is_none() {
+            machine.clock.set_rate(self.now, ppm);
+        }
+    }
+
+    fn storm(&mut self, count: u64) {
+        for _ in 0..count {
+            let Some(at) = self.recent.len().checked_sub(1) else { return };
+            let (to, packet) = self.recent[usize::try_from(self.chance.below(at as u64 + 1)).unwrap()].clone();
+            let delay = self.chance.between(1, 3 * MS);
+            self.push(self.now + delay, Happening::Datagram(to, packet));
         }
     }
 
@@ -997,9 +1212,11 @@ impl World {
     }
 
     fn freeze(&mut self, who: Member, part: Part) {
+        let now = self.local(who);
         let machine = &mut self.machines[who.index()];
         if let Some(worker) = machine.worker.as_mut().filter(|_| part != Part::Supervisor) {
             worker.frozen = true;
+            worker.frozen_at = Some(now);
         }
         if let Some(supervisor) = machine.supervisor.as_mut().filter(|_| part != Part::Worker) {
             supervisor.frozen = true;
@@ -1035,13 +1252,23 @@ impl World {
         let Some(worker) = machine.worker.as_mut().filter(|w| w.frozen && part != Part::Supervisor) else { return };
         worker.frozen = false;
         let life = worker.life;
-        for happening in std::mem::take(&mut worker.inbox) {
+        let mut inbox = std::mem::take(&mut worker.inbox);
+        let first = inbox.iter().position(|h| matches!(h, Happening::Datagram(..)));
+        if planted_early_clock()
+            && let Some(datagram) = first.and_then(|at| inbox.remove(at))
+        {
+            inbox.push_front(datagram); // the loop was frozen between its clock and this datagram
+        }
+        for happening in inbox {
             if self.machines[who.index()].worker.as_ref().is_some_and(|w| w.life == life) {
                 self.work(who, happening);
             }
         }
         let now = self.local(who);
         self.tell(who, now, Input::Tick);
+        if let Some(worker) = self.machines[who.index()].worker.as_mut() {
+            worker.frozen_at = None;
+        }
     }
 
     fn resume(&mut self, who: Member, stopped: bool) {
@@ -1103,4 +1330,14 @@ const fn planted_plain_add() -> bool {
 #[cfg(feature = "planted")]
 fn planted_plain_add() -> bool {
     hawser::cluster::planted::active(hawser::cluster::planted::Planted::GatePlainAdd)
+}
+
+#[cfg(not(feature = "planted"))]
+const fn planted_early_clock() -> bool {
+    false
+}
+
+#[cfg(feature = "planted")]
+fn planted_early_clock() -> bool {
+    hawser::cluster::planted::active(hawser::cluster::planted::Planted::ClockBeforeReceive)
 }

@@ -20,6 +20,7 @@ impl Engine {
             group.held_at = self.now;
             if promise.to.incarnation != self.setup.me.incarnation {
                 group.why_free = Cause::PeerLeaseExpired;
+                group.failures = 0;
             }
         }
         match &group.role {
@@ -27,6 +28,7 @@ impl Engine {
             Role::Candidate(candidate) if self.now >= candidate.until => {
                 let term = candidate.term;
                 group.role = Role::Standby;
+                group.failures = group.failures.saturating_add(1);
                 self.event(Event::NotElected { group: name, term });
                 self.back_off(name);
                 self.advance_standby(name);
@@ -83,7 +85,10 @@ impl Engine {
             return false;
         }
         if self.desk.voter.silent(self.now) {
-            self.wake_at(self.desk.voter.silent_until().max(self.now + self.setup.timing.interval));
+            let until = self.desk.voter.silent_until();
+            if until > self.now {
+                self.wake_at(until);
+            }
             return false;
         }
         if let Some(promise) = self.desk.voter.promise(self.now, name) {
@@ -101,10 +106,11 @@ impl Engine {
         }
     }
 
-    /// Both came up together: the preferred node goes first.
+    /// Both came up together: the preferred node goes first, unless it is known that it will not. Not to have heard it
+    /// yet is no such knowledge.
     fn yields_to_peer(&self, name: GroupName) -> bool {
         self.groups.get(&name).is_some_and(|g| g.prefer != self.setup.me.member && g.why_free == Cause::Vacant)
-            && self.peer_can_take()
+            && self.peer_word().is_none_or(|w| w.fitness == Fitness::Fit && !w.standby)
     }
 
     /// The next number above all heard: odd on the first node, even on the second.
@@ -152,14 +158,18 @@ impl Engine {
         if !self.may_campaign(name) {
             return;
         }
-        let until = self.now + self.setup.timing.candidacy();
+        let failures = self.groups.get(&name).map_or(0, |g| g.failures);
+        let until = self.now + self.setup.timing.candidacy_after(failures);
         let me = self.setup.me;
+        // The lease that may come of it is a promise of our own voter: a next life must be silent for as long.
+        self.desk.voter.expect_hold(self.setup.timing.hold());
         let fine = self.desk.voter.record_vote(self.now, me, name, term).is_ok()
             && self.desk.voter.promise_self(self.now, name, term, until).is_ok();
         let now = self.now;
         let Some(group) = self.groups.get_mut(&name) else { return };
         group.free_since = None;
         if fine {
+            let until = if planted!(LateGrantCounts) { until + self.setup.timing.lease } else { until };
             group.role = Role::Candidate(Candidate { term, until, asking: None, next: now });
             self.desk.begin(Purpose::Own(name, term));
         } else {
@@ -230,9 +240,12 @@ impl Engine {
                 taking.offered_at = now;
             }
             Role::Standby | Role::PreVote(_) if ready && group.clear => {
+                self.desk.voter.expect_hold(self.setup.timing.hold());
                 if self.desk.voter.record_vote(now, me, name, term).is_err() {
                     return;
                 }
+                #[cfg(feature = "planted")]
+                self.desk.voter.planted_forget(name);
                 group.role = Role::Taking(Taking {
                     term,
                     owner: from.incarnation,
@@ -252,6 +265,10 @@ impl Engine {
         if let Some(term) = answer.released {
             self.take_release(answer.group, from, term);
         }
+        #[cfg(feature = "planted")]
+        if self.planted_take_unasked(from, answer) {
+            return;
+        }
         if !answer.granted {
             return;
         }
@@ -265,13 +282,14 @@ impl Engine {
         };
         let counts = asking.is_some_and(|first| answer.seq >= first);
         let Some((sent_at, lease)) = self.sent.sent(answer.seq).filter(|_| counts) else { return };
+        let sent_at = if planted!(LeaseFromGrant) { self.now } else { sent_at };
         self.win(from.member, answer.group, answer.term, (sent_at + lease, cause));
     }
 
     /// The lease counts from the send time of the very request that was granted.
-    fn win(&mut self, by: Member, name: GroupName, term: Term, (end, cause): (Instant, Cause)) {
+    pub(super) fn win(&mut self, by: Member, name: GroupName, term: Term, (end, cause): (Instant, Cause)) {
         if self.now + self.setup.timing.let_go() >= end
-            || self.desk.voter.promise_self(self.now, name, term, end).is_err()
+            || (self.desk.voter.promise_self(self.now, name, term, end).is_err() && !planted!(LateGrantCounts))
         {
             return;
         }
@@ -288,6 +306,8 @@ impl Engine {
         }));
         group.clear = false;
         group.claimed_at = None;
+        group.failures = 0;
+        group.handed_over = None;
         self.next_heartbeat = now;
         self.event(Event::Acquired { group: name, term, cause, after });
     }

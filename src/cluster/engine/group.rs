@@ -18,10 +18,14 @@ pub(super) struct Group {
     pub(super) clear: bool,
     /// The last term that this life gave up, addresses gone.
     pub(super) released: Option<Term>,
+    /// The term in which it was last handed over to the peer.
+    pub(super) handed_over: Option<Term>,
     /// A term that was lost and is not released yet.
     pub(super) owed: Option<Term>,
     /// No campaign before this.
     pub(super) not_before: Instant,
+    /// Candidacies in vain since anybody was known to hold it.
+    pub(super) failures: u32,
     /// Since when nothing stands in the way of a campaign.
     pub(super) free_since: Option<Instant>,
     /// When the group was last known to be held by anybody.
@@ -40,8 +44,10 @@ impl Group {
             role: Role::Standby,
             clear: false,
             released: None,
+            handed_over: None,
             owed: None,
             not_before: Instant::ZERO,
+            failures: 0,
             free_since: None,
             held_at: now,
             claimed_at: None,

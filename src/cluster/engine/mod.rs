@@ -8,6 +8,8 @@
 
 mod campaign;
 mod group;
+#[cfg(feature = "planted")]
+mod planted;
 mod talk;
 mod tenure;
 mod view;
@@ -65,6 +67,8 @@ pub struct Engine {
     unable: bool,
     standby: bool,
     stopping: Option<Stopping>,
+    /// A timing that waits for its hold to be written.
+    timing_next: Option<Timing>,
     secrets: VecDeque<Secret>,
     random: u64,
     due: Instant,
@@ -85,6 +89,8 @@ impl Engine {
     #[must_use]
     pub fn new(now: Instant, setup: Setup) -> Self {
         let voter = Voter::new(now, setup.me, setup.memory.clone());
+        #[cfg(feature = "planted")]
+        let voter = voter.planted_silence(now + setup.timing.hold());
         let groups = setup.groups.iter().map(|(name, prefer)| (*name, Group::new(*name, *prefer, now))).collect();
         Self {
             desk: Desk::new(voter, setup.hash),
@@ -96,6 +102,7 @@ impl Engine {
             unable: false,
             standby: false,
             stopping: None,
+            timing_next: None,
             secrets: VecDeque::new(),
             random: setup.seed,
             due: now,
@@ -168,6 +175,7 @@ impl Engine {
             Input::Fitness(fitness) => self.fitness = fitness,
             Input::Standby(on) => self.standby = on,
             Input::Report(report) => self.take_report(report),
+            Input::Timing(timing) => self.timing_next = Some(timing),
             Input::Drained(group) => self.drained(group),
             Input::Command(id, command) => self.command(id, command),
         }
@@ -188,6 +196,7 @@ impl Engine {
     /// Everything that time alone brings about. Notes in `due` when to be called again.
     fn advance(&mut self) {
         self.due = Instant::NEVER;
+        self.advance_timing();
         // In the order of the configuration: what serves clients comes before the state.
         let names: Vec<GroupName> = self.setup.groups.iter().map(|(name, _)| *name).collect();
         for name in &names {
@@ -199,6 +208,18 @@ impl Engine {
         self.advance_stop();
         self.advance_remotes();
         self.advance_heartbeat();
+    }
+
+    /// Our own lease is a promise of our own voter, too: what it may last is on the disk first.
+    fn advance_timing(&mut self) {
+        let Some(timing) = self.timing_next else { return };
+        if timing.hold() <= self.desk.voter.hold_given() {
+            self.setup.timing = timing;
+            self.timing_next = None;
+        } else {
+            self.desk.voter.expect_hold(timing.hold());
+            self.desk.want_memory();
+        }
     }
 
     fn wake_at(&mut self, at: Instant) {
@@ -225,6 +246,16 @@ impl Engine {
         below + 1
     }
 
+    /// What was handed over, the peer has taken and the witness has confirmed.
+    fn handed_over_is_witnessed(&self) -> bool {
+        let lines = self.peer_word().map(|w| &w.lines);
+        self.groups.values().filter_map(|g| g.handed_over.map(|term| (g.name, term))).all(|(name, term)| {
+            lines
+                .and_then(|lines| lines.get(&name))
+                .is_some_and(|line| line.witnessed && line.owned.is_some_and(|owned| owned >= term))
+        })
+    }
+
     /// Stops for good: hands over what the peer can take, lets go of the rest.
     fn stop(&mut self, cause: Cause) {
         if self.stopping.is_none() {
@@ -239,7 +270,7 @@ impl Engine {
         }
         if let Some(at) = stopping.handed_over {
             let leave = at + STAY_AS_VOTER;
-            if self.now < leave && !self.peer_is_witnessed() {
+            if self.now < leave && !self.handed_over_is_witnessed() {
                 self.wake_at(leave);
                 return;
             }

@@ -7,7 +7,7 @@ use crate::cluster::input::Action;
 use crate::cluster::message::{Ack, AckVerdict, Answer, Fitness, GroupLine, Heartbeat, Message, Recall, Request, Seq};
 use crate::cluster::name::{GroupName, Member, Secret, Term};
 use crate::cluster::voter::Identity;
-use crate::limits::LEASE_MAX;
+use crate::limits::MEMORIES_MAX;
 use crate::time::{Duration, Instant};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -39,9 +39,9 @@ pub(super) struct SendLog {
 }
 
 impl SendLog {
-    /// Notes a datagram that goes out now; its number.
+    /// Notes a datagram that goes out now; its number. What could extend no lease any more is forgotten.
     pub(super) fn push(&mut self, now: Instant, lease: Duration) -> Seq {
-        while self.log.front().is_some_and(|(at, _)| now.since(*at) > LEASE_MAX) {
+        while self.log.front().is_some_and(|(at, lease)| now >= *at + *lease) {
             self.log.pop_front();
             self.first += 1;
         }
@@ -79,11 +79,6 @@ impl Engine {
     /// The peer could take a group now.
     pub(super) fn peer_can_take(&self) -> bool {
         self.peer_word().is_some_and(|w| w.fitness == Fitness::Fit && !w.standby && !w.recall.lost())
-    }
-
-    /// What the peer has taken, the witness has confirmed.
-    pub(super) fn peer_is_witnessed(&self) -> bool {
-        self.peer_word().is_some_and(|w| w.lines.values().all(|l| l.owned.is_none() || l.witnessed))
     }
 
     pub(super) fn advance_heartbeat(&mut self) {
@@ -138,9 +133,19 @@ impl Engine {
     }
 
     pub(super) fn take_message(&mut self, from: Identity, message: Message) {
+        if from.member == self.setup.me.member {
+            return;
+        }
         self.note_heard(from);
         match message {
             Message::Hello => {}
+            // The witness owns nothing and asks for nothing: it cannot pose as a node.
+            Message::Heartbeat(_)
+            | Message::PreVote(_)
+            | Message::Vote(_)
+            | Message::Offer { .. }
+            | Message::Ask { .. }
+                if from.member == Member::Witness => {}
             Message::Heartbeat(heartbeat) => self.take_heartbeat(from, &heartbeat),
             Message::Ack(ack) => self.take_ack(from, &ack),
             Message::PreVote(request) => {
@@ -187,12 +192,19 @@ impl Engine {
     fn take_heartbeat(&mut self, from: Identity, heartbeat: &Heartbeat) {
         let from = Identity { hash: heartbeat.hash, ..from };
         let lost = self.recall().lost();
-        for line in &heartbeat.groups {
+        #[cfg(feature = "planted")]
+        let heartbeat = &self.planted_hold(heartbeat);
+        for line in heartbeat.groups.iter().take(MEMORIES_MAX) {
             if let Some(term) = line.released {
                 self.take_release(line.name, from, term);
             }
-            if let Some(group) = self.groups.get_mut(&line.name).filter(|_| line.owned.is_some()) {
+            let Some(claim) = line.owned else { continue };
+            if let Some(group) = self.groups.get_mut(&line.name) {
                 group.claimed_at = Some(self.now);
+            }
+            // Who owns it in a higher term was elected after us: our lease is over, whatever our clock says.
+            if self.owned(line.name).is_some_and(|(term, _)| term < claim) {
+                self.lose(line.name, Cause::HigherTerm);
             }
         }
         let ack = self.desk.heartbeat(self.now, from, heartbeat);
@@ -200,7 +212,7 @@ impl Engine {
             fitness: heartbeat.fitness,
             standby: heartbeat.standby,
             recall: heartbeat.recall,
-            lines: heartbeat.groups.iter().map(|l| (l.name, *l)).collect(),
+            lines: heartbeat.groups.iter().take(MEMORIES_MAX).map(|l| (l.name, *l)).collect(),
         });
         self.send(from.member, Message::Ack(ack));
         self.note_recovery(lost);
@@ -210,7 +222,11 @@ impl Engine {
         let Some((sent_at, lease)) = self.sent.sent(ack.seq) else { return };
         self.remotes[from.member.index()].round_trip = Some(self.now.since(sent_at));
         let lost = self.recall().lost();
-        for line in &ack.groups {
+        let sent_at = if planted!(LeaseFromAck) { self.now } else { sent_at };
+        let lease = if planted!(AckByNewLease) { self.setup.timing.lease } else { lease };
+        #[cfg(feature = "planted")]
+        let ack = &self.planted_ack(ack);
+        for line in ack.groups.iter().take(MEMORIES_MAX) {
             self.desk.voter.heard_of(line.name, line.highest);
             match line.verdict {
                 Some(AckVerdict::Promised(term)) => self.renew(from.member, line.name, term, sent_at + lease),

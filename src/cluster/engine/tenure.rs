@@ -18,14 +18,15 @@ impl Engine {
     pub(super) fn advance_tenure(&mut self, name: GroupName) {
         let Some(Role::Owner(owner)) = self.groups.get(&name).map(|g| &g.role) else { return };
         let let_go = owner.end - self.setup.timing.let_go();
-        if self.now >= let_go {
+        let leaving = owner.leaving.is_some();
+        if self.now < let_go {
+            self.wake_at(let_go);
+        } else if !planted!(EndedLeaseRevived) {
             return self.lose(name, Cause::LeaseExpired);
         }
-        if self.unable {
+        if self.fitness() == Fitness::Unable {
             return self.lose(name, Cause::Unable);
         }
-        let leaving = owner.leaving.is_some();
-        self.wake_at(let_go);
         if leaving { self.advance_hand_over(name) } else { self.reconsider(name) }
     }
 
@@ -51,13 +52,13 @@ impl Engine {
     pub(super) fn renew(&mut self, by: Member, name: GroupName, term: Term, end: Instant) {
         let let_go = self.setup.timing.let_go();
         let Some(Role::Owner(owner)) = self.groups.get_mut(&name).map(|g| &mut g.role) else { return };
-        if owner.term != term || self.now + let_go >= owner.end {
+        if owner.term != term || (self.now + let_go >= owner.end && !planted!(EndedLeaseRevived)) {
             return;
         }
         owner.witnessed |= by == Member::Witness;
         owner.end = owner.end.max(end);
         let end = owner.end;
-        if self.desk.voter.promise_self(self.now, name, term, end).is_err() {
+        if self.desk.voter.promise_self(self.now, name, term, end).is_err() && !planted!(EndedLeaseRevived) {
             self.lose(name, Cause::LeaseExpired);
         }
     }
@@ -196,7 +197,7 @@ impl Engine {
         }
     }
 
-    fn stage(&mut self, name: GroupName) -> Option<&mut Stage> {
+    pub(super) fn stage(&mut self, name: GroupName) -> Option<&mut Stage> {
         match self.groups.get_mut(&name).map(|g| &mut g.role) {
             Some(Role::Owner(owner)) => owner.leaving.as_mut().map(|h| &mut h.stage),
             Some(Role::Standby | Role::PreVote(_) | Role::Candidate(_) | Role::Taking(_)) | None => None,
@@ -228,6 +229,10 @@ impl Engine {
             return self.give_up(name);
         }
         self.wake_at(next.min(until));
+        #[cfg(feature = "planted")]
+        if self.planted_unasked(name) {
+            return;
+        }
         if let (true, Some((term, _)), Some(peer)) = (due, self.owned(name), peer) {
             self.send(peer, Message::Offer { group: name, term });
         }
@@ -286,6 +291,9 @@ impl Engine {
             && request.term == term
         {
             *stage = Stage::Leaving { to: *to, request: request.clone(), next: *next };
+            if planted!(ReleaseBeforeShut) {
+                self.complete(name);
+            }
         }
     }
 
@@ -298,6 +306,7 @@ impl Engine {
         };
         group.clear = true;
         group.released = Some(owner.term);
+        group.handed_over = Some(request.term);
         group.free_since = None;
         self.desk.voter.release(name, self.setup.me.incarnation, owner.term);
         let granted = self.desk.voter.promise_recorded(self.now, to, name, request.term, request.hold).is_ok();
