@@ -103,6 +103,7 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
     let engine_config = Arc::clone(&config);
     let (ring, life, bound) = (ground.identity.keyring().clone(), ground.life.incarnation, ground.links);
     let cluster = driver::spawn(
+        config.cluster.interval,
         move || {
             let raised = priority::raise();
             tracing::debug!(raised, "cluster thread starts");

@@ -28,7 +28,7 @@ use crate::{
         View,
     },
     limits::{DATAGRAM_BURST_MAX, DATAGRAM_BYTES_MAX, DRAIN_POLL, DRIVER_QUEUE_MAX},
-    time::Instant,
+    time::{Duration, Instant},
 };
 use links::Arrival;
 use std::{
@@ -151,7 +151,9 @@ struct Driver {
     engine: Engine,
     links: Links,
     hands: Hands,
+    /// What was told to the keeper.
     intents: Intents,
+    told_every: Duration,
     draining: BTreeSet<GroupName>,
     answers: BTreeMap<CommandId, oneshot::Sender<Result<(), CommandRefusal>>>,
     next_command: CommandId,
@@ -161,10 +163,16 @@ struct Driver {
 ///
 /// # Errors
 /// If no thread can be had.
-pub fn spawn<F>(make: F, hands: Hands, queue: mpsc::Receiver<Told>) -> io::Result<JoinHandle<io::Result<()>>>
+pub fn spawn<F>(
+    interval: Duration,
+    make: F,
+    hands: Hands,
+    queue: mpsc::Receiver<Told>,
+) -> io::Result<JoinHandle<io::Result<()>>>
 where
     F: FnOnce() -> io::Result<(Engine, Links)> + Send + 'static,
 {
+    let told_every = interval * 3 / 2;
     thread::Builder::new().name("cluster".to_owned()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async move {
@@ -174,6 +182,7 @@ where
                 links,
                 hands,
                 intents: Intents::new(),
+                told_every,
                 draining: BTreeSet::new(),
                 answers: BTreeMap::new(),
                 next_command: 1,
@@ -284,7 +293,7 @@ impl Driver {
         let mut gone = None;
         for (group, intent) in self.engine.intents() {
             let old = self.intents.get(&group).copied();
-            if old == Some(intent) {
+            if old.is_some_and(|old| !self.is_news(old, intent)) {
                 continue;
             }
             if self.hands.bare.contains(&group) {
@@ -307,6 +316,21 @@ impl Driver {
             self.intents.insert(group, intent);
         }
         gone
+    }
+
+    /// Whether the keeper has to be told. A lease that is prolonged at each heartbeat is told at each second one: a
+    /// renewal costs a wake-up of the keeper, a change of the gate and a word to the supervisor. What was told ends
+    /// earlier than what is true, by less than two intervals; never later.
+    fn is_news(&self, old: Intent, new: Intent) -> bool {
+        match (old, new) {
+            (Intent::Held { term, until }, Intent::Held { term: now, until: longer }) => {
+                term != now || longer < until || longer >= until + self.told_every
+            }
+            (
+                Intent::Released | Intent::Held { .. } | Intent::Leaving { .. },
+                Intent::Released | Intent::Held { .. } | Intent::Leaving { .. },
+            ) => old != new,
+        }
     }
 
     fn carry_out(&mut self, action: Action) {

@@ -198,6 +198,8 @@ impl Core {
                 self.armed.remove(&group);
             }
             Word::Bye => self.bye = true,
+            // The shell keeps what comes with it.
+            Word::Keep => {}
         }
     }
 

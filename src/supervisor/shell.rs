@@ -72,7 +72,12 @@ struct Shell {
     to_destroy: Vec<IpAddr>,
     buffer: Vec<u8>,
     exit: Option<u8>,
+    /// What the worker lent: closed only when the next one is started, because that takes the kernel long.
+    kept: Vec<OwnedFd>,
 }
+
+/// Most descriptors of a worker that are kept: one packet socket per interface, and one to send with.
+const KEPT_MAX: usize = 64;
 
 impl Shell {
     /// All descriptors are opened here, so that none can be missing when it matters.
@@ -91,6 +96,7 @@ impl Shell {
             to_destroy: Vec::new(),
             buffer: vec![0; SUPERVISOR_FRAME_BYTES_MAX],
             exit: None,
+            kept: Vec::new(),
         })
     }
 
@@ -160,6 +166,7 @@ impl Shell {
     }
 
     fn start_worker(&mut self) -> io::Result<Worker> {
+        self.kept.clear();
         let (theirs, ours) = SupervisorLink::pair()?;
         let theirs = theirs.into_fd();
         // One thread: nothing else can be started between these lines and inherit it.
@@ -247,6 +254,8 @@ impl Shell {
                     }
                     self.feed(Input::Word(word));
                 }
+                Heard::Lent(fd) if self.kept.len() < KEPT_MAX => self.kept.push(fd),
+                Heard::Lent(_) => tracing::warn!("the worker lent more descriptors than are kept"),
                 Heard::Garbage => tracing::warn!("the worker said something that is not a word"),
                 Heard::Silence => return,
                 Heard::Closed => {

@@ -35,6 +35,12 @@ impl Wire {
         Ok(Self { socket })
     }
 
+    /// The descriptor, to be lent to the supervisor.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
     /// Sends one frame.
     ///
     /// # Errors

@@ -82,6 +82,9 @@ impl Desk {
         })
         .map_err(failed("start the addresses' thread"))?;
         let wire = Wire::new().map_err(capability("CAP_NET_RAW", "open a packet socket"))?;
+        if let Some(link) = &setup.supervisor {
+            link.lend(wire.fd()).map_err(failed("lend the supervisor a descriptor"))?;
+        }
         let alarm = Alarm::new().map_err(failed("make a timer"))?;
         priority::raise();
         let layers =
@@ -248,7 +251,10 @@ impl Desk {
                 continue;
             }
             match ArpWatch::new(index, &ips) {
-                Ok(watch) => self.watches.push(watch),
+                Ok(watch) => {
+                    self.tools.lend(watch.as_fd());
+                    self.watches.push(watch);
+                }
                 Err(error) => self.tools.event(format!("cannot watch for other machines with our addresses: {error}")),
             }
         }

@@ -18,6 +18,7 @@ use crate::{
         supervision::{SupervisorLink, Word},
     },
 };
+use rustix::fd::BorrowedFd;
 use std::{
     io,
     net::IpAddr,
@@ -52,6 +53,15 @@ impl Tools {
     pub(super) fn tell_supervisor(&self, word: &Word) {
         if let Some(link) = &self.supervisor {
             drop(link.say(word));
+        }
+    }
+
+    /// Lends the supervisor a descriptor. Without that only the notice of this worker's death comes later.
+    pub(super) fn lend(&self, fd: BorrowedFd<'_>) {
+        if let Some(link) = &self.supervisor
+            && let Err(error) = link.lend(fd)
+        {
+            self.event(format!("cannot lend the supervisor a descriptor: {error}"));
         }
     }
 
