@@ -79,6 +79,8 @@ pub const SQUEEZE_MAX: Duration = Duration::from_millis(200);
 
 /// Longest message from a worker to its supervisor, in bytes: all addresses of all groups fit.
 pub const SUPERVISOR_FRAME_BYTES_MAX: usize = 64 * 1024;
+/// A worker that closed its link and holds no address gets so long to end by itself.
+pub const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a killed worker may take to die before its addresses are deleted all the same.
 pub const KILL_PATIENCE: Duration = Duration::from_millis(4);
 /// When the copies of a release notice are sent, after the addresses were seen to be gone.

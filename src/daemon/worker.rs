@@ -304,7 +304,13 @@ fn setup(config: &Config, me: Life, memory: Option<Memory>, layers: Layers) -> S
     groups.push((state_group(), groups.first().map_or(Member::First, |g| g.1)));
     let drain = if config.cluster.drain.is_zero() { DRAIN_DEFAULT } else { config.cluster.drain };
     let seed = u64::from_le_bytes(trust::random());
-    Setup { me, timing, groups, drain, hash: trust::hash_secret, seed, memory }
+    Setup { me, timing, groups, drain, config: digest(config), hash: trust::hash_secret, seed, memory }
+}
+
+/// Digest of what both nodes must have alike: who the members are, the timing, the groups and their addresses.
+fn digest(config: &Config) -> u64 {
+    let alike = format!("{:?} {:?} {:?} {:?}", config.cluster, config.nodes, config.witness, config.groups);
+    trust::digest(alike.as_bytes())
 }
 
 /// What the driver's hands reach.

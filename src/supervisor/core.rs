@@ -10,8 +10,8 @@ use crate::{
     cluster::{GroupName, Secret},
     config::Vip,
     limits::{
-        GUARD, KILL_PATIENCE, NOTICE_TIMES, RESTART_BACKOFF_MAX, RESTART_BACKOFF_MIN, RESTART_BACKOFF_RESET,
-        TAKE_AWAY_PATIENCE, TAKE_AWAY_REPEAT,
+        CLOSE_PATIENCE, GUARD, KILL_PATIENCE, NOTICE_TIMES, RESTART_BACKOFF_MAX, RESTART_BACKOFF_MIN,
+        RESTART_BACKOFF_RESET, TAKE_AWAY_PATIENCE, TAKE_AWAY_REPEAT,
     },
     time::{Duration, Instant},
     vip::supervision::{Hello, Word},
@@ -123,6 +123,8 @@ pub struct Core {
     was_up: bool,
     /// This worker said that it ends in order.
     bye: bool,
+    /// The worker closed its link, and held no address.
+    closed_at: Option<Instant>,
     /// Someone asked us to end.
     stopping: bool,
     resets: Resets,
@@ -146,6 +148,7 @@ impl Core {
             backoff: RESTART_BACKOFF_MIN,
             was_up: false,
             bye: false,
+            closed_at: None,
             stopping: false,
             resets: Resets::First,
         }
@@ -175,7 +178,10 @@ impl Core {
     pub fn next_deadline(&self) -> Instant {
         match self.phase {
             Phase::Waiting { start_at } => start_at,
-            Phase::Running => self.armed.values().min().map_or(Instant::NEVER, |until| *until - 2 * GUARD),
+            Phase::Running => {
+                let armed = self.armed.values().min().map_or(Instant::NEVER, |until| *until - 2 * GUARD);
+                armed.min(self.closed_at.map_or(Instant::NEVER, |at| at + CLOSE_PATIENCE))
+            }
             Phase::Killing { take_away_at } => take_away_at,
             Phase::TakingAway { again_at, .. } => again_at,
             Phase::Noticing { ending, died, gone, sent } => {
@@ -203,9 +209,12 @@ impl Core {
         }
     }
 
-    /// An orderly worker closes its link shortly before it ends, with a code that a kill would hide.
+    /// A worker that holds addresses is killed at once. One that holds none is about to end, with a message and a code
+    /// that a kill would hide; it gets a while.
     fn link_closed(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if !self.bye {
+        if self.armed.is_empty() {
+            self.closed_at.get_or_insert(now);
+        } else {
             self.kill(now, actions);
         }
     }
@@ -329,6 +338,7 @@ impl Core {
         self.started = now;
         self.hello = None;
         self.bye = false;
+        self.closed_at = None;
         self.resets = Resets::First;
         self.armed.clear();
         actions.push(Action::StartWorker);
@@ -423,6 +433,23 @@ mod tests {
         let mut core = armed();
         core.handle(at(600), arm(610));
         assert_eq!(core.handle(at(600), Input::Tick), [Action::KillWorker]);
+    }
+
+    #[test]
+    fn a_worker_that_fails_at_its_start_may_say_why_and_ends_the_supervisor_with_its_code() {
+        let mut core = Core::new();
+        assert_eq!(core.handle(at(0), Input::Tick), [Action::StartWorker]);
+        assert_eq!(core.handle(at(10), Input::LinkClosed), [], "a kill would hide its message and its code");
+        assert_eq!(core.handle(at(11), Input::WorkerDied(Ending::Exited(78))), [Action::Exit(78)]);
+    }
+
+    #[test]
+    fn a_worker_that_closed_its_link_and_does_not_end_is_killed() {
+        let mut core = Core::new();
+        core.handle(at(0), Input::Tick);
+        core.handle(at(10), Input::LinkClosed);
+        assert_eq!(core.next_deadline(), at(10) + CLOSE_PATIENCE);
+        assert_eq!(core.handle(core.next_deadline(), Input::Tick), [Action::KillWorker]);
     }
 
     #[test]

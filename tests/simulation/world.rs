@@ -1008,6 +1008,7 @@ impl World {
                 timing: machine.timing,
                 groups: self.plan.groups.clone(),
                 drain: Duration::ZERO,
+                config: 0,
                 hash,
                 seed,
                 memory,
