@@ -22,12 +22,13 @@ impl Timing {
     }
 
     /// Timing where only the lifetime of the addresses holds: voters are asked to promise until the kernel is sure to
-    /// have deleted them, one second after `valid_lft` = ceil(lease) + 1 s.
+    /// have deleted them. `valid_lft` = ceil(lease) + 1 s may be set anew until the very end of the lease, and ends up
+    /// to a second late.
     #[must_use]
     pub fn without_gate(lease: Duration, interval: Duration) -> Self {
-        let lifetime = Duration::from_secs(lease.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX))
-            + Duration::from_secs(1);
-        let linger = (lifetime + Duration::from_secs(1)).saturating_sub(lease);
+        let second = Duration::from_secs(1);
+        let lifetime = Duration::from_secs(lease.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)) + second;
+        let linger = lifetime + second;
         Self { lease, interval, linger: if planted!(NoGateSameHold) { Duration::ZERO } else { linger } }
     }
 
@@ -37,7 +38,8 @@ impl Timing {
         if planted!(FactorTooSmall) {
             return self.lease + self.linger + self.lease / 100;
         }
-        self.lease + self.linger + (self.lease / 10).max(limits::MARGIN_MIN)
+        let whole = self.lease + self.linger;
+        whole + (whole / 10).max(limits::MARGIN_MIN)
     }
 
     /// How long a candidacy lasts. Two intervals, but long enough for two flushes and a round trip.
@@ -46,11 +48,11 @@ impl Timing {
         (self.interval * 2).max(limits::CANDIDACY_MIN)
     }
 
-    /// How long the next candidacy lasts when so many in a row were in vain: twice as long each time, up to the lease,
-    /// so that disks which take longer than two intervals elect somebody all the same.
+    /// How long the next candidacy lasts when so many in a row were in vain: twice as long each time, up to the default
+    /// lease or a longer one, so that disks which take longer than two intervals elect somebody all the same.
     #[must_use]
     pub fn candidacy_after(&self, failures: u32) -> Duration {
-        let longest = self.candidacy().max(self.lease);
+        let longest = self.candidacy().max(self.lease).max(limits::LEASE_DEFAULT);
         self.candidacy().saturating_mul(1 << failures.min(8)).min(longest)
     }
 

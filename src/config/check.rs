@@ -8,13 +8,14 @@ use super::{
     walk::{At, nearest, show},
 };
 use crate::{
-    cluster::{self, Name, STATE_GROUP},
+    cluster::{self, Name, STATE_GROUP, Timing},
     limits,
 };
 use ipnet::IpNet;
 use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// What a check asks about the machine on which the file is to be used.
@@ -69,13 +70,13 @@ fn timing(report: &mut Report, draft: &Draft) {
         );
         report.fault(interval.line.max(lease.line), "cluster.interval", wrong(what, help));
     }
-    // Without the gate a promise lasts as long as an address: the lease in whole seconds and one more, then a second
-    // and the margin (`cluster::Timing::without_gate`).
-    let whole = lease.value.as_secs() + u64::from(lease.value.subsec_nanos() > 0);
-    let longest = limits::HOLD_MAX.as_secs().saturating_sub(3);
-    if draft.cluster.gate == GateMode::Off && whole > longest {
-        let help = format!("write lease = \"{longest}s\" or less, or gate = \"on\"");
-        report.fault(lease.line, "cluster.lease", wrong("is too long without the gate", help));
+    if draft.cluster.gate == GateMode::Off {
+        let fits = |lease| Timing::without_gate(lease, interval.value).hold() <= limits::HOLD_MAX;
+        if !fits(lease.value) {
+            let longest = (1..).take_while(|seconds| fits(Duration::from_secs(*seconds))).last().unwrap_or(1);
+            let help = format!("write lease = \"{longest}s\" or less, or gate = \"on\"");
+            report.fault(lease.line, "cluster.lease", wrong("is too long without the gate", help));
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Random faults from a seed.
 
-use crate::world::{Chance, Fault, MS, NODES, Network, Part, Plan, World, web};
+use crate::world::{Chance, Fault, MS, NODES, Network, Part, Plan, World};
 use hawser::cluster::{Fitness, Member, Timing};
 use hawser::time::Duration;
 
@@ -10,18 +10,11 @@ pub(crate) const TROUBLE: u64 = 8_000 * MS;
 /// A world with the faults of this seed planned into it. Whether a disk is lost is the answer.
 pub(crate) fn world(seed: u64) -> (World, bool) {
     let mut chance = Chance(seed ^ 0x6861_7773_6572);
-    let timing = match chance.below(4) {
-        0 => Timing::new(Duration::from_millis(100), Duration::from_millis(10)),
-        1 => Timing::new(Duration::from_millis(1000), Duration::from_millis(100)),
-        _ => Timing::new(Duration::from_millis(500), Duration::from_millis(50)),
-    };
     let gated = !chance.per_mille(100);
-    let timing = if gated { timing } else { Timing::without_gate(timing.lease, timing.interval) };
+    let timing = timing(&mut chance, gated);
     let mut plan = Plan { seed, timing, gated, ..Plan::calm() };
     if chance.per_mille(500) {
-        for ppm in &mut plan.ppm {
-            *ppm = i64::try_from(chance.below(80_001)).unwrap() - 40_000;
-        }
+        plan.ppm = [0; 3].map(|_| ppm(&mut chance));
     }
     plan.formed = !chance.per_mille(100);
     if chance.per_mille(300) {
@@ -30,6 +23,11 @@ pub(crate) fn world(seed: u64) -> (World, bool) {
     let mut world = World::new(plan);
     if chance.per_mille(500) {
         world.at(0, Fault::Network(network(&mut chance)));
+    }
+    if chance.per_mille(200) {
+        let from = chance.pick(&Member::ALL);
+        let to = chance.pick(&from.others());
+        world.at(0, Fault::Slow(from, to, chance.between(20, 350) * MS));
     }
     let mut lost = false;
     let count = chance.between(3, 9);
@@ -46,6 +44,21 @@ pub(crate) fn world(seed: u64) -> (World, bool) {
     (world, lost)
 }
 
+fn timing(chance: &mut Chance, gated: bool) -> Timing {
+    let (lease, interval) = chance.pick(&[(100, 10), (500, 50), (500, 50), (1000, 100)]);
+    let (lease, interval) = (Duration::from_millis(lease), Duration::from_millis(interval));
+    if gated { Timing::new(lease, interval) } else { Timing::without_gate(lease, interval) }
+}
+
+/// A clock's rate: up to 4 % off, and often at one of the ends.
+fn ppm(chance: &mut Chance) -> i64 {
+    match chance.below(4) {
+        0 => -40_000,
+        1 => 40_000,
+        _ => i64::try_from(chance.below(80_001)).unwrap() - 40_000,
+    }
+}
+
 fn network(chance: &mut Chance) -> Network {
     Network {
         loss: chance.pick(&[0, 10, 50, 200]),
@@ -60,12 +73,13 @@ fn one(world: &mut World, chance: &mut Chance, at: u64, lasts: u64, lost: bool) 
     let member = chance.pick(&Member::ALL);
     let other = chance.pick(&member.others());
     let part = chance.pick(&[Part::Worker, Part::Supervisor, Part::Both]);
-    match chance.below(19) {
+    match chance.below(26) {
         0 => world.at(at, Fault::KillWorker(member)),
         1 => world.at(at, Fault::KillBoth(node)),
         2 => world.at(at, Fault::KillSupervisor(node)),
         3 => {
-            let wipe = !lost && chance.per_mille(300);
+            // Without a memory on one node only, and not while the cluster still makes its first.
+            let wipe = chance.per_mille(300) && !lost && world.plan.formed;
             world.at(at, Fault::PowerOff(member, wipe));
             world.at(at + lasts, Fault::PowerOn(member));
             return wipe;
@@ -109,12 +123,67 @@ fn one(world: &mut World, chance: &mut Chance, at: u64, lasts: u64, lost: bool) 
             world.at(at + lasts, Fault::Standby(node, false));
         }
         16 | 17 => world.at(at, Fault::Switchover(node, chance.per_mille(200))),
-        _ => {
+        18 => {
             world.at(at, Fault::Stop(node));
             world.at(at + lasts, Fault::PowerOn(node));
         }
+        19 => {
+            world.at(at, Fault::Slow(member, other, chance.between(1, 400) * MS));
+            world.at(at + lasts, Fault::Slow(member, other, 0));
+        }
+        20 => {
+            world.at(at, Fault::KernelTakes(node, chance.between(1, 200) * MS));
+            world.at(at + lasts, Fault::KernelTakes(node, 0));
+        }
+        21 => world.at(at, Fault::Rate(member, ppm(chance))),
+        22 => world.at(at, Fault::Storm(chance.between(10, 500))),
+        23 => {
+            // A new configuration reaches the nodes one after the other, if both.
+            let timing = timing(chance, world.plan.gated);
+            world.at(at, Fault::Timing(node, timing));
+            world.at(at + lasts, Fault::Timing(chance.pick(&NODES), timing));
+        }
+        24 => {
+            world.at(at, Fault::Unkillable(node, true));
+            world.at(at, Fault::Freeze(node, Part::Worker));
+            world.at(at + lasts, Fault::Unkillable(node, false));
+            world.at(at + lasts, Fault::Thaw(node, Part::Worker));
+        }
+        _ => cut_off_then(world, chance, at),
     }
     false
+}
+
+/// What most traces of two owners have in common: the owner does without one voter for longer than a promise lasts,
+/// then loses the other one as well, at the moment of something else.
+fn cut_off_then(world: &mut World, chance: &mut Chance, at: u64) {
+    let node = chance.pick(&NODES);
+    let [peer, witness] = node.others();
+    let (away, last) = if chance.per_mille(500) { (peer, witness) } else { (witness, peer) };
+    let second = at + chance.between(600, 2_500) * MS;
+    let end = second + chance.between(50, 2_000) * MS;
+    for (a, b) in [(node, away), (away, node)] {
+        world.at(at, Fault::Cut(a, b));
+        world.at(end, Fault::Heal(a, b));
+    }
+    match chance.below(6) {
+        0 => world.at(second, Fault::KillWorker(last)),
+        1 => world.at(second, Fault::KillBoth(last)),
+        2 => world.at(second, Fault::Freeze(node, Part::Both)),
+        3 => world.at(second, Fault::Switchover(node, true)),
+        4 => {
+            let timing = timing(chance, world.plan.gated);
+            let who = chance.pick(&NODES);
+            world.at(second - chance.below(120 * MS), Fault::Timing(who, timing));
+        }
+        _ => {}
+    }
+    world.at(end, Fault::Thaw(node, Part::Both));
+    let cut = second + chance.below(20 * MS);
+    for (a, b) in [(node, last), (last, node)] {
+        world.at(cut, Fault::Cut(a, b));
+        world.at(end, Fault::Heal(a, b));
+    }
 }
 
 /// At the end of the trouble everything works again.
@@ -125,6 +194,11 @@ fn heal(world: &mut World) {
             world.at(TROUBLE, Fault::Heal(member, other));
         }
         world.at(TROUBLE, Fault::DiskTakes(member, 0));
+        for other in member.others() {
+            world.at(TROUBLE, Fault::Slow(member, other, 0));
+        }
+        world.at(TROUBLE, Fault::KernelTakes(member, 0));
+        world.at(TROUBLE, Fault::Unkillable(member, false));
         world.at(TROUBLE, Fault::Resume(member, false));
         world.at(TROUBLE, Fault::Thaw(member, Part::Both));
         if member != Member::Witness {
@@ -134,5 +208,4 @@ fn heal(world: &mut World) {
         }
         world.at(TROUBLE + MS, Fault::PowerOn(member));
     }
-    debug_assert_eq!(web().as_str(), "web");
 }

@@ -200,8 +200,49 @@ pub(crate) fn frozen_without_a_gate() -> Outcome {
     let timing = Timing::without_gate(millis(500), millis(50));
     let mut world = settled(Plan { timing, gated: false, ..Plan::calm() })?;
     world.now(Fault::Freeze(First, Part::Both));
-    let dark = world.run_until_answered(Second, 3_500 * MS)?;
+    let dark = world.run_until_answered(Second, 4_000 * MS)?;
     expect(dark > 2_000 * MS, || format!("the promise outlasts the address, yet it took over after {dark} ns"))
+}
+
+/// Without a gate, and with clocks that differ: the address may have been renewed at the very end of the lease.
+pub(crate) fn last_renewal_without_a_gate() -> Outcome {
+    for phase in 0..10 {
+        let timing = Timing::without_gate(millis(1_000), millis(100));
+        let ppm = [-40_000, 40_000, 40_000];
+        let mut world = settled(Plan { timing, gated: false, ppm, ..Plan::calm() })?;
+        world.run(phase * 100 * MS);
+        isolate(&mut world, First);
+        world.run(2 * MS);
+        let left = world.lease_left(First, web()).ok_or("it owns the group")?;
+        world.run(u64::try_from((left - millis(36)).as_nanos()).unwrap() * 100 / 96);
+        expect(world.owns(First, web()), || "its lease runs on its slow clock".to_owned())?;
+        world.now(Fault::Freeze(First, Part::Both));
+        world.run_until_answered(Second, 5_000 * MS)?;
+        world.run(500 * MS);
+        world.verdict()?;
+    }
+    Ok(())
+}
+
+/// Without a gate, an address that the kernel is slow to delete is there when the lease is over: until it is gone, the
+/// node's own voter does not vote for the peer either.
+pub(crate) fn slow_kernel_without_a_gate() -> Outcome {
+    let timing = Timing::without_gate(millis(500), millis(50));
+    let mut world = settled(Plan { timing, gated: false, ..Plan::calm() })?;
+    world.link(First, Second, false);
+    world.run(4_000 * MS);
+    heal(&mut world);
+    world.sieve = Some(Box::new(
+        |_, from, to, message| {
+            if second_hears_no_heartbeat(from, to, message) { Fate::Drop } else { Fate::Pass }
+        },
+    ));
+    world.now(Fault::KernelTakes(First, 300 * MS));
+    world.now(Fault::Freeze(First, Part::Supervisor));
+    world.now(Fault::Cut(First, Witness));
+    world.run_until_answered(Second, 5_000 * MS)?;
+    world.run(500 * MS);
+    world.verdict()
 }
 
 /// A heartbeat waits while the voter is frozen: the promise counts from when it was read, not from before.
@@ -251,5 +292,7 @@ traces! {
     the_peer_is_told_when_the_gate_is_shut_and_not_before = slow_kernel_hands_over;
     no_notice_while_the_worker_may_live = worker_that_does_not_die;
     without_a_gate_promises_outlast_the_addresses = frozen_without_a_gate;
+    without_a_gate_the_last_renewal_of_an_address_is_covered = last_renewal_without_a_gate;
+    without_a_gate_the_own_voter_waits_for_the_address_to_be_gone = slow_kernel_without_a_gate;
     a_promise_counts_from_when_the_heartbeat_was_read = heartbeat_waits_for_a_frozen_voter;
 }

@@ -462,6 +462,12 @@ impl World {
         }
     }
 
+    /// How much of its lease this node has left, on its own clock.
+    pub(crate) fn lease_left(&self, node: Member, group: GroupName) -> Option<Duration> {
+        let (_, end) = self.engine(node)?.owned(group)?;
+        Some(self.local(node).until(end))
+    }
+
     /// Whom the witness is bound to.
     pub(crate) fn bound(&self, group: GroupName) -> Option<Member> {
         let promise = self.witness()?.voter().promise(self.local(Member::Witness), group)?;
@@ -706,7 +712,7 @@ impl World {
             Action::Answer(_, result) => self.answers.push((self.now, me, result)),
             Action::Stopped => {
                 self.note(|| format!("{me:?}: stopped"));
-                self.kill_both(me);
+                self.ends_in_order(me);
             }
         }
     }
@@ -849,6 +855,7 @@ impl World {
     /// The call takes effect in the kernel, and returns.
     fn operate(&mut self, me: Member, group: GroupName, op: Op) {
         let now = self.local(me);
+        let late = self.chance.below(8 * MS); // its clock ticks every 4 ms, and may lag by another
         let machine = &mut self.machines[me.index()];
         let jiffies = machine.clock.jiffies(self.now);
         let lifetime = Duration::from_secs(machine.timing.lease.as_millis().div_ceil(1000) as u64 + 1);
@@ -863,12 +870,13 @@ impl World {
                 word = Some(Word::Arm { group, until });
             }
             Op::Add => {
-                machine.kernel.add_address(group, jiffies, lifetime);
+                // The kernel looks at lifetimes now and then.
+                machine.kernel.add_address(group, jiffies, lifetime + Duration::from_nanos(late * 100));
                 keeper.renewed_at = now;
                 keeper.added = true;
             }
             Op::Open(end, asked) => {
-                machine.kernel.open(group, jiffies, 2 * GUARD);
+                machine.kernel.open(group, jiffies, 2 * GUARD + Duration::from_nanos(late));
                 keeper.opened = true;
                 if now + GUARD >= end || now.since(asked) > GUARD {
                     machine.kernel.shut(group);
@@ -877,7 +885,7 @@ impl World {
             }
             Op::Renew { end, timeout, asked } => {
                 let plain = planted_plain_add();
-                let live = machine.kernel.renew(group, jiffies, timeout, plain);
+                let live = machine.kernel.renew(group, jiffies, timeout + Duration::from_nanos(late), plain);
                 keeper.open_until = Some(end);
                 if (now + GUARD >= end || now.since(asked) > GUARD || !live) && !plain {
                     machine.kernel.shut(group);
@@ -955,7 +963,8 @@ impl World {
                 machine.worker = None;
                 self.push(soon, Happening::Orders(me, number, Heard::WorkerDied(Ending::Killed(9))));
             }
-            Order::Forward(_) | Order::Exit(_) => {}
+            Order::Forward(_) => {}
+            Order::Exit(_) => machine.supervisor = None,
             Order::TakeAway { .. } if machine.kernel_takes > 0 => {
                 let done = self.now + machine.kernel_takes;
                 self.push(done, Happening::Gone(me, number));
@@ -1187,6 +1196,17 @@ impl World {
                 let back = self.now + 100 * MS;
                 self.at(back, Fault::PowerOn(who));
             }
+        }
+    }
+
+    /// The worker says goodbye and ends; its supervisor sees to the rest.
+    fn ends_in_order(&mut self, who: Member) {
+        let machine = &mut self.machines[who.index()];
+        machine.worker = None;
+        if let Some(number) = machine.supervisor.as_ref().map(|s| s.number) {
+            self.push(self.now + 20_000, Happening::Orders(who, number, Heard::Word(Word::Bye)));
+            let soon = self.now + self.chance.between(50_000, 300_000);
+            self.push(soon, Happening::Orders(who, number, Heard::WorkerDied(Ending::Exited(0))));
         }
     }
 

@@ -278,6 +278,13 @@ impl Engine {
         let (asking, cause) = match &group.role {
             Role::Candidate(c) if c.term == answer.term && self.now < c.until => (c.asking, group.why_free),
             Role::Taking(t) if t.term == answer.term && t.owner == from.incarnation => (t.asking, handed_over),
+            // The grant of a repeated request: as good as the acknowledgement of a heartbeat sent at that moment.
+            Role::Owner(owner) if owner.term == answer.term => {
+                if let Some((sent_at, lease)) = self.sent.sent(answer.seq) {
+                    self.renew(from.member, answer.group, answer.term, sent_at + lease);
+                }
+                return;
+            }
             Role::Standby | Role::PreVote(_) | Role::Candidate(_) | Role::Taking(_) | Role::Owner(_) => return,
         };
         let counts = asking.is_some_and(|first| answer.seq >= first);
@@ -289,7 +296,8 @@ impl Engine {
     /// The lease counts from the send time of the very request that was granted.
     pub(super) fn win(&mut self, by: Member, name: GroupName, term: Term, (end, cause): (Instant, Cause)) {
         if self.now + self.setup.timing.let_go() >= end
-            || (self.desk.voter.promise_self(self.now, name, term, end).is_err() && !planted!(LateGrantCounts))
+            || (self.desk.voter.promise_self(self.now, name, term, end + self.setup.timing.linger).is_err()
+                && !planted!(LateGrantCounts))
         {
             return;
         }

@@ -18,8 +18,8 @@ pub(super) struct Group {
     pub(super) clear: bool,
     /// The last term that this life gave up, addresses gone.
     pub(super) released: Option<Term>,
-    /// The term in which it was last handed over to the peer.
-    pub(super) handed_over: Option<Term>,
+    /// The term in which it was last handed over to the peer, and when.
+    pub(super) handed_over: Option<(Term, Instant)>,
     /// A term that was lost and is not released yet.
     pub(super) owed: Option<Term>,
     /// No campaign before this.

@@ -81,7 +81,6 @@ pub struct Engine {
 
 #[derive(Debug, Clone, Copy)]
 struct Stopping {
-    handed_over: Option<Instant>,
     said: bool,
     cause: Cause,
 }
@@ -257,17 +256,17 @@ impl Engine {
     /// What was handed over, the peer has taken and the witness has confirmed.
     fn handed_over_is_witnessed(&self) -> bool {
         let lines = self.peer_word().map(|w| &w.lines);
-        self.groups.values().filter_map(|g| g.handed_over.map(|term| (g.name, term))).all(|(name, term)| {
-            lines
-                .and_then(|lines| lines.get(&name))
-                .is_some_and(|line| line.witnessed && line.owned.is_some_and(|owned| owned >= term))
+        self.groups.values().all(|g| {
+            let line = lines.and_then(|lines| lines.get(&g.name));
+            g.handed_over
+                .is_none_or(|(term, _)| line.is_some_and(|l| l.witnessed && l.owned.is_some_and(|o| o >= term)))
         })
     }
 
     /// Stops for good: hands over what the peer can take, lets go of the rest.
     fn stop(&mut self, cause: Cause) {
         if self.stopping.is_none() {
-            self.stopping = Some(Stopping { handed_over: None, said: false, cause });
+            self.stopping = Some(Stopping { said: false, cause });
         }
     }
 
@@ -276,12 +275,10 @@ impl Engine {
         if stopping.said || !self.groups.values().all(|g| g.clear && !matches!(g.role, Role::Owner(_))) {
             return;
         }
-        if let Some(at) = stopping.handed_over {
-            let leave = at + STAY_AS_VOTER;
-            if self.now < leave && !self.handed_over_is_witnessed() {
-                self.wake_at(leave);
-                return;
-            }
+        let handed_over = self.groups.values().filter_map(|g| g.handed_over).map(|(_, at)| at + STAY_AS_VOTER);
+        let leave = handed_over.max().unwrap_or(self.now);
+        if self.now < leave && !self.handed_over_is_witnessed() {
+            return self.wake_at(leave);
         }
         self.stopping = Some(Stopping { said: true, ..stopping });
         self.out.push(Action::Stopped);

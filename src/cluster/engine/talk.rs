@@ -17,6 +17,8 @@ pub(super) struct Remote {
     pub(super) identity: Option<Identity>,
     pub(super) heard_at: Option<Instant>,
     pub(super) heard: bool,
+    /// When it last acknowledged a heartbeat.
+    pub(super) answered_at: Option<Instant>,
     pub(super) word: Option<Word>,
     /// Round trip of the newest acknowledgement.
     pub(super) round_trip: Option<Duration>,
@@ -77,9 +79,16 @@ impl Engine {
         peer.word.as_ref().filter(|_| peer.heard)
     }
 
+    /// The peer hears us, as far as one can know.
+    pub(super) fn peer_answers(&self) -> bool {
+        let answered_at = self.setup.me.member.peer().and_then(|peer| self.remote(peer).answered_at);
+        answered_at.is_some_and(|at| self.now < at + self.setup.timing.heard())
+    }
+
     /// The peer could take a group now.
     pub(super) fn peer_can_take(&self) -> bool {
         self.peer_word().is_some_and(|w| w.fitness == Fitness::Fit && !w.standby && !w.recall.lost())
+            && self.peer_answers()
     }
 
     pub(super) fn advance_heartbeat(&mut self) {
@@ -174,6 +183,7 @@ impl Engine {
         if remote.identity.is_none_or(|known| known.incarnation != from.incarnation) {
             remote.word = None;
             remote.round_trip = None;
+            remote.answered_at = None;
         }
         remote.identity = Some(from);
         remote.heard_at = Some(self.now);
@@ -222,19 +232,25 @@ impl Engine {
     }
 
     fn take_ack(&mut self, from: Identity, ack: &Ack) {
-        let Some((sent_at, lease)) = self.sent.sent(ack.seq) else { return };
-        self.remotes[from.member.index()].round_trip = Some(self.now.since(sent_at));
+        // What is too old to extend a lease tells of terms and memories all the same.
+        let sent = self.sent.sent(ack.seq);
+        self.remotes[from.member.index()].answered_at = Some(self.now);
+        if let Some((at, _)) = sent {
+            self.remotes[from.member.index()].round_trip = Some(self.now.since(at));
+        }
+        let end = sent.map(|(at, lease)| {
+            let at = if planted!(LeaseFromAck) { self.now } else { at };
+            at + if planted!(AckByNewLease) { self.setup.timing.lease } else { lease }
+        });
         let lost = self.recall().lost();
-        let sent_at = if planted!(LeaseFromAck) { self.now } else { sent_at };
-        let lease = if planted!(AckByNewLease) { self.setup.timing.lease } else { lease };
         #[cfg(feature = "planted")]
         let ack = &self.planted_ack(ack);
         for line in ack.groups.iter().take(MEMORIES_MAX) {
             self.desk.voter.heard_of(line.name, line.highest);
-            match line.verdict {
-                Some(AckVerdict::Promised(term)) => self.renew(from.member, line.name, term, sent_at + lease),
-                Some(AckVerdict::Refused(term, bound)) => self.refused(line.name, term, bound),
-                None => {}
+            match (line.verdict, end) {
+                (Some(AckVerdict::Promised(term)), Some(end)) => self.renew(from.member, line.name, term, end),
+                (Some(AckVerdict::Refused(term, bound)), _) => self.refused(line.name, term, bound),
+                (Some(AckVerdict::Promised(_)), None) | (None, _) => {}
             }
             if line.wanted && from.member == Member::Witness {
                 self.wanted(line.name);

@@ -1,7 +1,7 @@
 //! How an owner stays, and how it leaves: renewal, loss, hand-over.
 
 use super::group::{HandOver, Role, Stage};
-use super::{Engine, NO_RETURN, Stopping};
+use super::{Engine, NO_RETURN};
 use crate::cluster::desk::Purpose;
 use crate::cluster::event::{Cause, Event};
 use crate::cluster::input::{Action, Command, CommandId, CommandRefusal};
@@ -57,7 +57,7 @@ impl Engine {
         }
         owner.witnessed |= by == Member::Witness;
         owner.end = owner.end.max(end);
-        let end = owner.end;
+        let end = owner.end + self.setup.timing.linger;
         if self.desk.voter.promise_self(self.now, name, term, end).is_err() && !planted!(EndedLeaseRevived) {
             self.lose(name, Cause::LeaseExpired);
         }
@@ -71,9 +71,9 @@ impl Engine {
         }
     }
 
-    /// The witness has refused a fit node this group. If we are unfit, and do not hear that node, we are in its way.
+    /// The witness has refused a fit node this group. If we are unfit, and cannot hand it over, we are in its way.
     pub(super) fn wanted(&mut self, name: GroupName) {
-        if self.fitness() == Fitness::Unfit && self.peer_word().is_none() && self.owned(name).is_some() {
+        if self.fitness() == Fitness::Unfit && !self.peer_can_take() && self.owned(name).is_some() {
             self.lose(name, Cause::Unfit);
         }
     }
@@ -171,7 +171,7 @@ impl Engine {
         if owner.leaving.is_some() {
             return Err(CommandRefusal::Busy);
         }
-        let peer = self.peer_word().ok_or(CommandRefusal::PeerSilent)?;
+        let peer = self.peer_word().filter(|_| self.peer_answers()).ok_or(CommandRefusal::PeerSilent)?;
         if peer.standby {
             return Err(CommandRefusal::PeerStandby);
         }
@@ -309,7 +309,7 @@ impl Engine {
         };
         group.clear = true;
         group.released = Some(owner.term);
-        group.handed_over = Some(request.term);
+        group.handed_over = Some((request.term, self.now));
         group.free_since = None;
         self.desk.voter.release(name, self.setup.me.incarnation, owner.term);
         let granted = self.desk.voter.promise_recorded(self.now, to, name, request.term, request.hold).is_ok();
@@ -327,8 +327,5 @@ impl Engine {
         self.out.push(Action::Drain(name, false));
         self.out.extend(id.map(|id| Action::Answer(id, Ok(()))));
         self.event(Event::Lost { group: name, term: owner.term, cause });
-        if let Some(stopping) = &mut self.stopping {
-            *stopping = Stopping { handed_over: Some(self.now), ..*stopping };
-        }
     }
 }
