@@ -211,7 +211,12 @@ fn an_interface_that_is_not_there_is_a_fault_on_this_machine_and_none_for_anothe
 fn a_missing_file_is_named_with_the_way_out() {
     let checked = hawser(&["check", "none.toml"], &root());
     assert_eq!(checked.status.code(), Some(78));
-    assert!(err(&checked).contains("none.toml: there is no such file; make one with `hawser init`"));
+    assert!(
+        err(&checked).contains("none.toml: there is no such file; make one with `hawser init`"),
+        "{}",
+        err(&checked)
+    );
+    assert!(err(&checked).contains("hawser check FILE") && !err(&checked).contains("--config"), "{}", err(&checked));
 }
 
 #[test]
