@@ -139,7 +139,7 @@ fn every_default_that_the_reference_shows_may_be_written() {
         };
         let written: Vec<&str> =
             text.lines().map(|line| if is_key(line) { line.trim_start_matches("# ") } else { line }).collect();
-        assert!(text.lines().any(|line| is_key(line)));
+        assert!(text.lines().any(is_key));
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(sample), written.join("\n")).unwrap();
         let checked = hawser(&["check", "--offline", sample], dir.path());
