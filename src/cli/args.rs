@@ -38,7 +38,7 @@ Make a cluster of two machines:
   hawser check && hawser run        on each node, with its folder in /etc/hawser
   hawser status
 
-Exit codes: 0 done, 1 failed, 2 wrong arguments, 78 faults in the configuration.";
+Exit codes: 0 done, 1 failed, 2 wrong arguments (of `status`: something needs a look), 78 faults in the configuration.";
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
@@ -59,9 +59,9 @@ pub enum Verb {
     #[command(after_help = CHECK_HELP)]
     Check(CheckArgs),
     /// Show who owns what, and what is wrong.
-    #[command(after_help = "Examples:\n  hawser status\n  hawser status --watch\n  hawser status --json | jq .groups")]
+    #[command(after_help = STATUS_HELP)]
     Status(StatusArgs),
-    /// Move a group to the other node, without a failed request.
+    /// Move a group to the other node, without a failed request that ends within `drain`.
     #[command(after_help = SWITCHOVER_HELP)]
     Switchover(SwitchoverArgs),
     /// Take a node out: it owns nothing until `unstandby`.
@@ -71,7 +71,7 @@ pub enum Verb {
     #[command(after_help = "Examples:\n  hawser unstandby\n  hawser unstandby n2")]
     Unstandby(UnstandbyArgs),
     /// Show what changed hands, when, and why.
-    #[command(after_help = "Examples:\n  hawser history\n  hawser history -n 5 --json")]
+    #[command(after_help = "Examples:\n  hawser history\n  hawser history --all\n  hawser history -n 5 --json")]
     History(HistoryArgs),
     /// Serve a folder by HTTP: no cluster, no configuration.
     #[command(after_help = "Examples:\n  hawser serve .\n  hawser serve /srv/www --listen 0.0.0.0:80")]
@@ -101,7 +101,7 @@ Examples:
   hawser run
   hawser run --config ./hawser.toml
 
-Signals: HUP reload, TERM hand over and end, a second TERM end now.";
+Signals: TERM hand over and end, a second TERM end now.";
 
 const WITNESS_HELP: &str = "\
 Put it on a machine that does not die with a node: a small VM, a router, a NAS. \
@@ -126,6 +126,15 @@ Examples:
   hawser check
   hawser check --offline config/*.toml";
 
+const STATUS_HELP: &str = "\
+Exit codes: 0 all is well, 1 no daemon answers, 2 something needs a look: each line with an exclamation mark says what, \
+and what to do. With --json 0 if a daemon answers; what needs a look is in .advice.
+
+Examples:
+  hawser status
+  hawser status --watch
+  hawser status --json | jq .groups";
+
 const SWITCHOVER_HELP: &str = "\
 Requests in flight end on the old owner, new ones begin on the new one. \
 Refused if the peer cannot serve; --force moves all the same.
@@ -141,7 +150,7 @@ Examples:
   hawser demo
   hawser demo --stay
   hawser demo --list
-  hawser demo --fault kill-worker --repeat 10 --json";
+  hawser demo --fault worker-kill --repeat 10 --json";
 
 /// `hawser run`.
 #[derive(Debug, Clone, Args)]
@@ -302,6 +311,9 @@ pub struct HistoryArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+    /// Show the internal group `state` too: which node writes the replicated state.
+    #[arg(long, short)]
+    pub all: bool,
     /// How many transitions, the latest last.
     #[arg(long, short = 'n', value_name = "N", default_value_t = 20)]
     pub count: usize,

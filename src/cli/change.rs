@@ -39,12 +39,15 @@ fn try_switchover(args: &SwitchoverArgs) -> Result<Changed, String> {
         Some(group) => group,
         None => only_group(&status)?,
     };
+    if status.groups.iter().all(|g| g.name != group) {
+        return Err(format!("there is no group {group}: {}", there_is(&status)));
+    }
     let owner = status.groups.iter().find(|g| g.name == group).and_then(|g| g.owner);
     let nodes = [status.node, status.peer.name];
     let to = match (args.to, owner) {
         (Some(to), _) => to,
         (None, Some(owner)) => nodes.into_iter().find(|n| *n != owner).unwrap_or(status.peer.name),
-        (None, None) => return Err(format!("nobody owns {group} now, or there is no such group; see hawser status")),
+        (None, None) => return Err(format!("nobody owns {group} now; see hawser status")),
     };
     if args.dry_run {
         let from =
@@ -65,6 +68,12 @@ fn try_switchover(args: &SwitchoverArgs) -> Result<Changed, String> {
         std::thread::sleep(LOOK);
     }
     Err(format!("{group} was not on {to} within {} s; see hawser status and hawser history", WAIT.as_secs()))
+}
+
+fn there_is(status: &Status) -> String {
+    let named = status.groups.iter().map(|g| g.name.as_str()).filter(|name| *name != STATE_GROUP);
+    let names: Vec<&str> = named.collect();
+    if names.is_empty() { "none is configured".to_owned() } else { format!("there is {}", names.join(", ")) }
 }
 
 fn only_group(status: &Status) -> Result<GroupName, String> {

@@ -112,7 +112,7 @@ fn tell_all(file: &Path, faults: &[Fault], omitted: usize, warnings: &[Fault]) {
 }
 
 fn look(file: &Path, machine: Option<&dyn Machine>) -> Finding {
-    let found = config::read(file).and_then(|text| {
+    let found = read(file).and_then(|text| {
         if config::is_witness(&text) {
             let checked = config::check_witness(&text, &Scene { path: file, me: None, machine })?;
             let warnings = if machine.is_some() { secrets_of(file, &checked)? } else { vec![] };
@@ -131,6 +131,15 @@ fn look(file: &Path, machine: Option<&dyn Machine>) -> Finding {
             Finding { file, ok: false, summary: String::new(), faults, omitted, warnings }
         }
     }
+}
+
+/// Here a file is an argument of its own, not one of `--config`.
+fn read(file: &Path) -> Result<String, Faults> {
+    if matches!(file.try_exists(), Ok(false)) {
+        let help = "make one with `hawser init`, or give the file: hawser check FILE";
+        return Err(refuse(file, about("there is no such file", help)));
+    }
+    config::read(file)
 }
 
 /// Looks at the certificate, key and secret beside a node's file, if there are any.

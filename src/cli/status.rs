@@ -66,13 +66,20 @@ fn write_page(page: &mut String, status: &Status) -> std::fmt::Result {
     writeln!(page, "cluster {cluster}, seen from {node} (hawser {})", status.version)?;
     writeln!(page)?;
     for group in status.groups.iter().filter(|g| g.name.as_str() != STATE_GROUP) {
-        write_group(page, group)?;
+        write_group(page, group, status)?;
     }
     writeln!(page)?;
     let standby = |on| if on { ", standby" } else { "" };
     writeln!(page, "  {node:<10} {}{}  (this node)", fitness(Some(status.fitness)), standby(status.standby))?;
     for why in &status.unfit_because {
         writeln!(page, "             {why}")?;
+    }
+    match status.voter.silent_ms {
+        Some(ms) if ms > 0 && !status.voter.lost => {
+            writeln!(page, "             gives no vote for {} more after its start", seconds(ms))?;
+        }
+        Some(_) => writeln!(page, "             gives no vote yet: it waits for what the others remember")?,
+        None => {}
     }
     let trip = |ms: Option<f64>| ms.map(|ms| format!(", {ms:.2} ms away")).unwrap_or_default();
     if peer.connected {
@@ -98,17 +105,18 @@ fn write_page(page: &mut String, status: &Status) -> std::fmt::Result {
     Ok(())
 }
 
-fn write_group(page: &mut String, group: &Group) -> std::fmt::Result {
-    let role = match group.role {
-        RoleView::Active => "active here",
-        RoleView::Leaving => "active here, being handed over",
-        RoleView::Standby if group.owner.is_some() => "standby here",
-        RoleView::Standby => "owned by nobody",
-        RoleView::Candidate => "this node asks for votes",
+fn write_group(page: &mut String, group: &Group, status: &Status) -> std::fmt::Result {
+    let since = group.for_secs.map(|secs| format!(" for {}", span(secs))).unwrap_or_default();
+    let place = match (group.owner, group.role) {
+        (Some(owner), RoleView::Active) => format!("on {owner}  (active here{since}"),
+        (Some(owner), RoleView::Leaving) => format!("on {owner}  (active here{since}, being handed over"),
+        (Some(owner), RoleView::Candidate) => format!("on {owner}  (this node asks for votes"),
+        (Some(owner), RoleView::Standby) => format!("on {owner}  (standby here"),
+        (None, RoleView::Candidate) => "owned by nobody  (this node asks for votes".to_owned(),
+        (None, _) if status.peer.connected => "owned by nobody  (standby here".to_owned(),
+        (None, _) => format!("owner not known from here ({} is not heard)  (standby here", status.peer.name),
     };
-    let owner = group.owner.map_or("-", |o| if o.as_str().is_empty() { "-" } else { "on" });
-    let owner = group.owner.map(|o| format!("{owner} {o}")).unwrap_or_default();
-    writeln!(page, "  {:<10} {owner}  ({role}, term {})", group.name, group.term)?;
+    writeln!(page, "  {:<10} {place}, term {})", group.name, group.term)?;
     for vip in &group.vips {
         writeln!(page, "             {vip}")?;
     }
@@ -144,7 +152,11 @@ fn write_lease(page: &mut String, status: &Status) -> std::fmt::Result {
 fn write_web(page: &mut String, status: &Status) -> std::fmt::Result {
     for upstream in &status.web.upstreams {
         let up = upstream.servers.iter().filter(|s| s.up).count();
-        writeln!(page, "  upstream   {} {up} of {} up", upstream.name, upstream.servers.len())?;
+        if upstream.servers.iter().any(|s| s.checked) {
+            writeln!(page, "  upstream   {} {up} of {} up", upstream.name, upstream.servers.len())?;
+        } else {
+            writeln!(page, "  upstream   {} not checked", upstream.name)?;
+        }
         for server in upstream.servers.iter().filter(|s| !s.up) {
             writeln!(page, "             {} down: {}", server.address, server.error.as_deref().unwrap_or("?"))?;
         }
@@ -162,5 +174,30 @@ fn fitness(fitness: Option<Fitness>) -> &'static str {
 }
 
 fn since(heard_ms: Option<u64>) -> String {
-    heard_ms.map(|ms| format!(" for {:.1} s", Duration::from_millis(ms).as_secs_f64())).unwrap_or_default()
+    heard_ms.map(|ms| format!(" for {}", seconds(ms))).unwrap_or_default()
+}
+
+fn seconds(ms: u64) -> String {
+    format!("{:.1} s", Duration::from_millis(ms).as_secs_f64())
+}
+
+/// In the largest unit that says enough.
+fn span(secs: u64) -> String {
+    match secs {
+        0..60 => format!("{secs} s"),
+        60..7_200 => format!("{} min", secs / 60),
+        7_200..172_800 => format!("{} h", secs / 3_600),
+        _ => format!("{} days", secs / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_is_told_in_the_largest_unit_that_says_enough() {
+        let told = [0, 59, 60, 200, 7_199, 7_200, 172_799, 172_800].map(span);
+        assert_eq!(told, ["0 s", "59 s", "1 min", "3 min", "119 min", "2 h", "47 h", "2 days"]);
+    }
 }

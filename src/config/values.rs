@@ -224,8 +224,6 @@ pub struct WitnessConfig {
     pub listen: Vec<SocketAddr>,
     /// Folder of what must survive (0700).
     pub state_dir: PathBuf,
-    /// Its admin socket.
-    pub admin_socket: PathBuf,
     /// The clusters for which it votes.
     pub clusters: Vec<WitnessCluster>,
 }

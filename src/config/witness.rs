@@ -15,8 +15,6 @@ use std::{
 
 /// Folder of what must survive, unless another is written.
 const STATE_DIR: &str = "/var/lib/hawser-witness";
-/// Socket of the witness, unless another is written.
-const ADMIN_SOCKET: &str = "/run/hawser-witness/admin.sock";
 
 struct Entry {
     place: String,
@@ -35,20 +33,19 @@ pub(super) fn judge(report: &mut Report, mut file: Section<'_>, scene: &Scene<'_
     file.finish(report, &[]);
     let entries: Vec<Entry> = clusters.into_iter().map(|cluster| read_cluster(report, cluster, dir)).collect();
     distinct(report, &entries);
-    let (listen, state_dir, admin_socket) = read_witness(report, witness, dir);
+    let (listen, state_dir) = read_witness(report, witness, dir);
     let clusters: Option<Vec<WitnessCluster>> = entries
         .into_iter()
         .map(|entry| Some(WitnessCluster { name: entry.name?.value, secret: entry.secret?.value }))
         .collect();
-    Some(WitnessConfig { listen, state_dir, admin_socket, clusters: clusters? })
+    Some(WitnessConfig { listen, state_dir, clusters: clusters? })
 }
 
-fn read_witness(report: &mut Report, section: Option<Section<'_>>, dir: &Path) -> (Vec<SocketAddr>, PathBuf, PathBuf) {
+fn read_witness(report: &mut Report, section: Option<Section<'_>>, dir: &Path) -> (Vec<SocketAddr>, PathBuf) {
     let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, limits::PORT_DEFAULT));
-    let Some(mut section) = section else { return (vec![everywhere], STATE_DIR.into(), ADMIN_SOCKET.into()) };
+    let Some(mut section) = section else { return (vec![everywhere], STATE_DIR.into()) };
     let listen = section.list(report, "listen", limits::LINKS_MAX, address::listen);
     let state = section.parsed(report, "state", |text| path(text, dir));
-    let admin = section.parsed(report, "admin", |text| path(text, dir));
     section.finish(report, &[]);
     let listen = listen.unwrap_or_else(|| vec![At { value: everywhere, line: 0 }]);
     for (at, address) in listen.iter().enumerate() {
@@ -57,10 +54,8 @@ fn read_witness(report: &mut Report, section: Option<Section<'_>>, dir: &Path) -
             report.fault(address.line, &format!("witness.listen[{at}]"), wrong(what, "leave one of them out"));
         }
     }
-    let admin = admin.map_or_else(|| ADMIN_SOCKET.into(), |admin| admin.value);
-    check::socket_path(report, &admin);
     let listen = listen.into_iter().map(|address| address.value).collect();
-    (listen, state.map_or_else(|| STATE_DIR.into(), |state| state.value), admin)
+    (listen, state.map_or_else(|| STATE_DIR.into(), |state| state.value))
 }
 
 fn read_cluster(report: &mut Report, mut section: Section<'_>, dir: &Path) -> Entry {

@@ -7,8 +7,8 @@ use crate::{
         server::{Answer, Desk},
     },
     clock,
-    cluster::{Command, Fitness, GroupName, Layers, Name, engine::MemberView},
-    config::Config,
+    cluster::{Command, Fitness, GroupName, Layers, Name, STATE_GROUP, engine::MemberView},
+    config::{Config, HealthKind},
     driver::{DriverHandle, Seen},
     replicate::{HistoryEntry, Standby, StateHandle},
     time::{Duration, Instant},
@@ -168,11 +168,23 @@ impl NodeDesk {
             worst_tick_ms: fine_millis(view.worst_late),
             refused: seen.refused.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
             state: self.state.view(),
-            web: self.web.view(),
+            web: self.web_view(),
             advice: Vec::new(),
         };
         status.advice = advice(&status);
         status
+    }
+
+    /// A server that nobody ever checks is told as not checked.
+    fn web_view(&self) -> web::View {
+        let mut view = self.web.view();
+        let unchecked = |name: &str| {
+            let mut upstreams = self.config.web.upstreams.iter();
+            upstreams.any(|u| u.name.as_str() == name && matches!(u.health.kind, HealthKind::None))
+        };
+        let never = view.upstreams.iter_mut().filter(|upstream| unchecked(&upstream.name));
+        never.flat_map(|upstream| &mut upstream.servers).for_each(|server| server.checked = false);
+        view
     }
 
     fn groups(&self, seen: &Seen, now: Instant) -> Vec<Group> {
@@ -229,6 +241,12 @@ fn advice(status: &Status) -> Vec<String> {
             peer.name, witness.name
         ));
     }
+    advice.extend(vacancy(status));
+    let dead =
+        |upstream: &&web::health::UpstreamView| !upstream.servers.is_empty() && upstream.servers.iter().all(|s| !s.up);
+    for upstream in status.web.upstreams.iter().filter(dead) {
+        advice.push(format!("no server of upstream {} is up: its requests are answered with an error", upstream.name));
+    }
     for link in status.links.iter().filter(|link| !link.up && peer.connected) {
         advice.push(format!("the link {} - {} carries nothing", link.from, link.to));
     }
@@ -247,6 +265,56 @@ fn advice(status: &Status) -> Vec<String> {
         ));
     }
     advice
+}
+
+/// Why nobody serves, as far as it is known here.
+fn vacancy(status: &Status) -> Option<String> {
+    let (node, peer) = (&status.node, &status.peer);
+    let vacant = status.groups.iter().filter(|g| g.owner.is_none() && g.name.as_str() != STATE_GROUP);
+    let vacant: Vec<&str> = vacant.map(|g| g.name.as_str()).collect();
+    if vacant.is_empty() {
+        return None;
+    }
+    let vacant = vacant.join(", ");
+    if !peer.connected {
+        // Whether the peer owns them nobody knows here.
+        return status.standby.then(|| {
+            format!(
+                "{node} is in standby and {} is not heard: perhaps nobody owns {vacant}; `hawser unstandby {node}` \
+                 lets this node own it",
+                peer.name
+            )
+        });
+    }
+    if status.standby && peer.standby {
+        return Some(format!("nobody owns {vacant}: both nodes are in standby; `hawser unstandby {node}` ends that"));
+    }
+    let mut causes: Vec<String> = Vec::new();
+    causes.extend(hindrance(*node, status.standby, Some(status.fitness), &status.unfit_because));
+    causes.extend(hindrance(peer.name, peer.standby, peer.fitness, &[]));
+    causes.extend(match status.voter {
+        Voter { lost: true, .. } => Some(format!("{node} waits for what the others remember of its votes")),
+        Voter { silent_ms: Some(ms @ 1..), .. } => {
+            let left = Duration::from_millis(ms).as_secs_f64();
+            Some(format!("{node} gives no vote for {left:.1} s more after its start"))
+        }
+        Voter { .. } => None,
+    });
+    if causes.is_empty() {
+        causes.push("an election is under way, or others give no votes yet after their start".to_owned());
+    }
+    Some(format!("nobody owns {vacant}: {}", causes.join("; ")))
+}
+
+/// What keeps a node from owning anything.
+fn hindrance(name: Name, standby: bool, fitness: Option<Fitness>, why: &[String]) -> Option<String> {
+    let why = if why.is_empty() { String::new() } else { format!(" ({})", why.join("; ")) };
+    match fitness {
+        _ if standby => Some(format!("{name} is in standby (`hawser unstandby {name}` ends that)")),
+        Some(Fitness::Unable) => Some(format!("{name} cannot serve{why}")),
+        Some(Fitness::Unfit) => Some(format!("{name} is not fit{why}")),
+        Some(Fitness::Fit) | None => None,
+    }
 }
 
 fn millis(span: Duration) -> u64 {

@@ -268,9 +268,19 @@ fn start_keeper(
         quiet: Arc::new(move |group| quiet.in_flight(*group) == 0),
         report: Box::new(move |report| {
             match &report {
-                Report::Unable(reason) => why.addresses(reason.clone()),
-                Report::Event(text) => tracing::info!("{text}"),
-                Report::Held(..) | Report::Gone(_) | Report::SupervisorGone => {}
+                Report::Unable(reason) => {
+                    match reason {
+                        Some(reason) => tracing::warn!("node cannot serve: {reason}"),
+                        None => tracing::info!("node can serve again"),
+                    }
+                    why.addresses(reason.clone());
+                }
+                // All of them are about what somebody else did, or the kernel refused.
+                Report::Event(text) => tracing::warn!("{text}"),
+                Report::SupervisorGone => {
+                    tracing::error!("the supervisor died: letting go of everything and ending");
+                }
+                Report::Held(..) | Report::Gone(_) => {}
             }
             tell.tell(Input::Report(report));
         }),

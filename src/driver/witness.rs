@@ -30,7 +30,6 @@ pub type Persist = Box<dyn FnMut(u64, Memory) -> Result<(), String> + Send>;
 
 #[derive(Debug, Clone, Copy)]
 struct Heard {
-    at: Instant,
     /// By which socket, from where: answers go back there.
     by: usize,
     from: SocketAddr,
@@ -61,26 +60,11 @@ impl std::fmt::Debug for Voting {
     }
 }
 
-/// What the disk threads and the admin side tell the witness.
+/// What the disk threads tell the witness.
 #[derive(Debug)]
 pub enum WitnessTold {
     /// The write of this cluster is done, or the disk has failed.
     Persisted(ClusterId, u64, Result<(), String>),
-    /// Somebody wants to see.
-    View(tokio::sync::oneshot::Sender<Vec<VotingView>>),
-}
-
-/// One cluster, for people.
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
-pub struct VotingView {
-    /// Its name.
-    pub cluster: Name,
-    /// Milliseconds since the first and the second node were heard.
-    pub heard_ms: [Option<u64>; 2],
-    /// It gives no votes now.
-    pub silent: bool,
-    /// Its memory is missing: it waits for both nodes.
-    pub lost: bool,
 }
 
 /// Binds the sockets of a witness.
@@ -114,7 +98,7 @@ pub async fn run(
             },
             (by, from, length) = sockets.receive(&mut buffer) => {
                 let now = clock::now();
-                hall.take(&sockets, now, Heard { at: now, by, from }, buffer.get(..length).unwrap_or_default());
+                hall.take(&sockets, now, Heard { by, from }, buffer.get(..length).unwrap_or_default());
                 hall.refusals.say(now);
             }
         }
@@ -179,10 +163,6 @@ impl Hall {
                     voting.witness.store_failed();
                 }
             }
-            WitnessTold::View(answer) => {
-                let now = clock::now();
-                let _gone = answer.send(self.clusters.values().map(|v| v.view(now)).collect()).is_err();
-            }
         }
     }
 
@@ -211,18 +191,6 @@ impl Hall {
         let Ok(payload) = postcard::to_stdvec(&envelope) else { return };
         if voting.sealer.seal(Kind::Engine, &payload, &mut self.sealed).is_ok() {
             sockets.send(to.by, to.from, &self.sealed);
-        }
-    }
-}
-
-impl Voting {
-    fn view(&self, now: Instant) -> VotingView {
-        let ms = |heard: Heard| u64::try_from(now.since(heard.at).as_millis()).unwrap_or(u64::MAX);
-        VotingView {
-            cluster: self.name,
-            heard_ms: self.heard.map(|h| h.map(ms)),
-            silent: self.witness.voter().silent(now),
-            lost: self.witness.voter().recall().lost(),
         }
     }
 }

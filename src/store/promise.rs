@@ -109,8 +109,14 @@ impl PromiseFile {
         file.read_exact_at(&mut bytes, 0).map_err(|e| Error::io("read", &this.path, &e))?;
         let (first, second) = bytes.split_at(PROMISE_SLOT_BYTES);
         let (sequence, newest, record) = match (decode(first), decode(second)) {
-            (Ok((a, record)), Err(_)) => (a, 0, record),
-            (Err(_), Ok((b, record))) => (b, 1, record),
+            (Ok((a, record)), Err(why)) => {
+                this.tell_torn("second", why);
+                (a, 0, record)
+            }
+            (Err(why), Ok((b, record))) => {
+                this.tell_torn("first", why);
+                (b, 1, record)
+            }
             (Ok((a, record)), Ok((b, _))) if a == b + 1 => (a, 0, record),
             (Ok((a, _)), Ok((b, record))) if b == a + 1 => (b, 1, record),
             (Ok(_), Ok(_)) => return Err(this.damaged("its slots do not follow each other")),
@@ -174,6 +180,16 @@ impl PromiseFile {
         self.sequence += 1;
         self.next = 1;
         Ok(())
+    }
+
+    /// A new file has the same record in both slots: one that is not whole was damaged later.
+    fn tell_torn(&self, slot: &str, why: &str) {
+        tracing::warn!(
+            file = %self.path.display(),
+            slot,
+            why,
+            "a write was cut off (normal after a power loss), or the disk is failing; the newest whole record is used"
+        );
     }
 
     fn damaged(&self, why: &str) -> Error {

@@ -277,7 +277,10 @@ impl Shell {
                 // What it said last counts.
                 self.listen();
                 self.worker = None;
-                tracing::warn!(?ending, "worker ended");
+                match ending {
+                    Ending::Exited(0) => tracing::info!("worker ended in order"),
+                    Ending::Exited(_) | Ending::Killed(_) => tracing::warn!(?ending, "worker ended"),
+                }
                 self.feed(Input::WorkerDied(ending));
             }
         }

@@ -75,7 +75,7 @@ fn witness(test: u8) -> (tempfile::TempDir, PathBuf) {
     fs::write(
         &config,
         format!(
-            "[witness]\nlisten = [\"{here}\"]\nstate = \"state\"\nadmin = \"admin.sock\"\n[[cluster]]\nname = \"shop\"\n\
+            "[witness]\nlisten = [\"{here}\"]\nstate = \"state\"\n[[cluster]]\nname = \"shop\"\n\
              secret = \"shop.witness.key\"\n"
         ),
     )
