@@ -1,6 +1,6 @@
 //! A timer on the boot clock that counts suspend: an epoll or runtime timeout does not (`timerfd_create(2)`).
 
-use crate::time::Instant;
+use crate::{clock, time::Instant};
 use rustix::{
     fd::{AsFd, BorrowedFd, OwnedFd},
     time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec},
@@ -43,8 +43,8 @@ impl Alarm {
     /// # Errors
     /// None that can happen with a valid descriptor.
     pub fn set(&mut self, at: Instant) -> io::Result<()> {
-        if at == self.at && at == Instant::NEVER {
-            return Ok(());
+        if at == self.at && (at == Instant::NEVER || clock::now() < at) {
+            return Ok(()); // it is set so, and has not rung
         }
         const SECOND: u64 = 1_000_000_000;
         let nanos = if at == Instant::NEVER { 0 } else { at.as_nanos().max(1) };

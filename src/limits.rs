@@ -66,6 +66,8 @@ pub const DATAGRAM_BURST_MAX: usize = 64;
 pub const REFUSED_LOG_EVERY: Duration = Duration::from_secs(60);
 /// While a group drains, it is asked this often whether old requests are done.
 pub const DRAIN_POLL: Duration = Duration::from_millis(5);
+/// A request that is in progress for less than this does not hold a planned move up: it ends within the squeeze.
+pub const DRAIN_YOUNG: Duration = Duration::from_millis(50);
 /// Greetings to strangers per second: each is the answer to an authentic datagram of a life not yet believed.
 pub const GREETINGS_PER_SECOND_MAX: u32 = 200;
 /// How long a planned move waits for requests in flight.
@@ -77,6 +79,8 @@ pub const SQUEEZE_MAX: Duration = Duration::from_millis(200);
 
 /// Longest message from a worker to its supervisor, in bytes: all addresses of all groups fit.
 pub const SUPERVISOR_FRAME_BYTES_MAX: usize = 64 * 1024;
+/// A worker that closed its link and holds no address gets so long to end by itself.
+pub const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a killed worker may take to die before its addresses are deleted all the same.
 pub const KILL_PATIENCE: Duration = Duration::from_millis(4);
 /// When the copies of a release notice are sent, after the addresses were seen to be gone.
@@ -96,8 +100,8 @@ pub const TAKE_AWAY_PATIENCE: Duration = Duration::from_secs(1);
 pub const GATE_FIRST: Duration = Duration::from_millis(20);
 /// Addresses that are held are renewed this often; their lifetime is the lease, rounded up, and this.
 pub const ADDRESS_RENEWAL: Duration = Duration::from_secs(1);
-/// Most sockets that are destroyed before the addresses go: the rest must not delay that.
-pub const DESTROY_FIRST_MAX: usize = 256;
+/// Most connections that are reset before the addresses go: the rest must not delay that.
+pub const RESETS_FIRST_MAX: usize = 256;
 /// How often the sockets of a leaving group are looked at.
 pub const SQUEEZE_POLL: Duration = Duration::from_millis(1);
 /// A refused address is tried again this often.
@@ -157,6 +161,8 @@ pub const UPSTREAM_HANDBACKS_MAX: u32 = 2;
 /// A silent connection is asked after this time, and then this often, whether its other end is still there (TCP
 /// keep-alive); upgraded connections (WebSocket) have no other limit.
 pub const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+/// How long one side of an upgraded connection may go on after the other has ended.
+pub const TUNNEL_HALF_MAX: Duration = Duration::from_secs(10);
 /// See [`KEEPALIVE_AFTER`].
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// Time between two requests that the web tier makes to itself.

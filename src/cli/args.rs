@@ -78,7 +78,7 @@ pub enum Verb {
     Serve(ServeArgs),
     /// A whole cluster on this machine, in network namespaces: kill things and watch.
     #[command(after_help = DEMO_HELP)]
-    Demo(DemoArgs),
+    Demo(crate::demo::DemoArgs),
     /// Print completions for a shell.
     #[command(after_help = "Example:\n  hawser completions bash > /usr/share/bash-completion/completions/hawser")]
     Completions {
@@ -319,26 +319,6 @@ pub struct ServeArgs {
     /// Where to listen.
     #[arg(long, short, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
-}
-
-/// `hawser demo`.
-#[derive(Debug, Clone, Args)]
-pub struct DemoArgs {
-    /// Leave the cluster up, and say how to reach it.
-    #[arg(long)]
-    pub stay: bool,
-    /// Print JSON.
-    #[arg(long)]
-    pub json: bool,
-    /// Only this fault; may be given again.
-    #[arg(long = "fault", value_name = "NAME")]
-    pub faults: Vec<String>,
-    /// Each fault so many times.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub repeat: u32,
-    /// List the faults, and do nothing.
-    #[arg(long)]
-    pub list: bool,
 }
 
 fn name(text: &str) -> Result<Name, String> {

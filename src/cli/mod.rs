@@ -42,7 +42,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Unstandby(args) => change::unstandby(&args),
         Verb::History(args) => history::history(&args),
         Verb::Serve(args) => serve::serve(&args),
-        Verb::Demo(args) => serve::demo(&args),
+        Verb::Demo(args) => crate::demo::run(&args),
         Verb::Completions { shell } => completions(shell),
         Verb::Man { verb } => man(verb.as_deref()),
     }

@@ -25,3 +25,17 @@ pub(super) fn note(text: impl fmt::Display) {
 pub(super) fn error(text: impl fmt::Display) {
     note(format_args!("hawser: {text}"));
 }
+
+/// A value as JSON to standard output.
+pub(super) fn json(value: &impl serde::Serialize) -> std::process::ExitCode {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => {
+            line(text);
+            std::process::ExitCode::SUCCESS
+        }
+        Err(why) => {
+            error(why);
+            std::process::ExitCode::FAILURE
+        }
+    }
+}

@@ -78,6 +78,8 @@ pub enum CommandRefusal {
     PeerUnfit,
     /// The peer is in standby.
     PeerStandby,
+    /// The peer runs another configuration.
+    ConfigDiffers,
     /// A move is under way.
     Busy,
     /// This node is in standby, or cannot serve.
@@ -97,6 +99,9 @@ impl std::fmt::Display for CommandRefusal {
             Self::PeerSilent => "the peer is not heard",
             Self::PeerUnfit => "the peer is not fit; --force moves the group all the same",
             Self::PeerStandby => "the peer is in standby; `hawser unstandby` it first",
+            Self::ConfigDiffers => {
+                "the nodes run different configurations: copy hawser.toml and restart one; --force moves all the same"
+            }
             Self::Busy => "a move of this group is under way",
             Self::NotTaken => "the peer did not take the group; it stays here",
             Self::Lost => "the lease was lost on the way",

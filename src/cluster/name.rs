@@ -134,7 +134,7 @@ impl Term {
         self.0 <= Self::MAX.0
             && match member {
                 Member::First => self.0 % 2 == 1,
-                Member::Second => self.0 != 0 && self.0 % 2 == 0,
+                Member::Second => self.0 != 0 && self.0.is_multiple_of(2),
                 Member::Witness => false,
             }
     }

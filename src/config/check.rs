@@ -22,6 +22,8 @@ use std::{
 pub trait Machine {
     /// The networks of an interface; `None` if there is no such interface.
     fn networks(&self, interface: &str) -> Option<Vec<IpNet>>;
+    /// Whether it has this address.
+    fn has_address(&self, address: IpAddr) -> bool;
     /// Whether the folder is there.
     fn is_dir(&self, path: &Path) -> bool;
 }
@@ -41,6 +43,7 @@ pub struct Scene<'a> {
 pub(super) fn judge(report: &mut Report, draft: Draft, scene: &Scene<'_>, dir: PathBuf) -> Option<Config> {
     timing(report, &draft);
     members(report, &draft);
+    at_home(report, &draft, scene);
     groups(report, &draft, scene);
     vips(report, &draft);
     listeners(report, &draft);
@@ -101,6 +104,21 @@ fn members(report: &mut Report, draft: &Draft) {
     }
     if let [first, second, ..] = draft.nodes.as_slice() {
         links(report, first, second);
+    }
+}
+
+/// The folder of one node on the machine of the other would make a second one of it.
+fn at_home(report: &mut Report, draft: &Draft, scene: &Scene<'_>) {
+    let (Some(me), Some(machine)) = (scene.me, scene.machine) else { return };
+    let named = |node: &&Member| node.name.as_ref().is_some_and(|name| name.value == me);
+    let Some(node) = draft.nodes.iter().find(named) else { return };
+    let Some(first) = node.addresses.first() else { return };
+    if !node.addresses.iter().any(|link| machine.has_address(link.value.ip())) {
+        let what =
+            format!("none of the addresses of {me} is on this machine, and its certificate says that it is {me}");
+        let help = "if this is the folder of the other node, do not start it: there would be two of that node";
+        // Not a fault: at boot the addresses may come after hawser.
+        report.warn(first.line, &format!("{}.links", node.place), wrong(what, help));
     }
 }
 

@@ -22,6 +22,11 @@ impl Machine for ThisMachine {
         Some(networks.collect())
     }
 
+    fn has_address(&self, address: IpAddr) -> bool {
+        // What a socket can be bound to without further ado is here; port 0 takes none from anybody.
+        std::net::UdpSocket::bind((address, 0)).is_ok()
+    }
+
     fn is_dir(&self, path: &Path) -> bool {
         path.is_dir()
     }

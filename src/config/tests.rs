@@ -5,7 +5,7 @@ use crate::cluster::{Member, Name};
 use crate::limits;
 use ipnet::IpNet;
 use proptest::prelude::*;
-use std::{path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 const GOOD: &str = r#"[cluster]
 name = "shop"
@@ -50,6 +50,10 @@ struct Pretended;
 impl Machine for Pretended {
     fn networks(&self, interface: &str) -> Option<Vec<IpNet>> {
         (interface == "eth0").then(|| vec!["192.0.2.1/24".parse().unwrap(), "2001:db8::1/64".parse().unwrap()])
+    }
+
+    fn has_address(&self, address: IpAddr) -> bool {
+        address != IpAddr::from([10, 9, 9, 9])
     }
 
     fn is_dir(&self, path: &Path) -> bool {
@@ -405,4 +409,16 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_node_none_of_whose_addresses_is_on_this_machine_is_warned_about() {
+    let me = |name| Some(Name::new(name).unwrap());
+    let text = GOOD.replacen("10.0.0.1", "10.9.9.9", 1).replacen("10.1.0.1", "10.9.9.9", 1);
+    let told = |name| {
+        let checked = check(&text, &Scene { me: me(name), ..scene() }).unwrap();
+        checked.warnings.iter().any(|w| w.what.contains("none of the addresses"))
+    };
+    assert!(told("n1"), "the folder of one node on the machine of the other");
+    assert!(!told("n2"));
 }

@@ -222,7 +222,12 @@ fn make(program: &Path, folder: &Path, families: Families, lease: Duration) -> R
     }
     init.args(["--witness", &named(Host::Witness), "--vip", &format!("{VIP}/24@eth0"), "--out"]).arg(folder);
     hawser(&mut init)?;
-    edit(&folder.join("w/witness.toml"), |config| set_store(config, &folder.join("w/state")))?;
+    edit(&folder.join("w/witness.toml"), |config| {
+        let witness = config.entry("witness").or_insert_with(|| Value::Table(Table::new()));
+        if let Some(witness) = witness.as_table_mut() {
+            witness.insert("state".into(), path(&folder.join("w/state")));
+        }
+    })?;
     for node in Host::NODES {
         let home = folder.join(node.name());
         write_site(&home.join("site"), node)?;

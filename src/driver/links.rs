@@ -74,14 +74,10 @@ pub struct BindError {
 impl std::fmt::Display for BindError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { address, cause } = self;
-        match cause.kind() {
-            io::ErrorKind::AddrInUse => {
-                write!(
-                    f,
-                    "cannot use the link address {address}/udp: another process has it; is hawser running already?"
-                )
-            }
-            _ => write!(f, "cannot use the link address {address}/udp: {cause}"),
+        if cause.kind() == io::ErrorKind::AddrInUse {
+            write!(f, "cannot use the link address {address}/udp: another process has it; is hawser running already?")
+        } else {
+            write!(f, "cannot use the link address {address}/udp: {cause}")
         }
     }
 }
@@ -266,3 +262,7 @@ impl std::fmt::Debug for Links {
         f.debug_struct("Links").field("me", &self.me).field("peer", &self.peer).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "links_tests.rs"]
+mod tests;

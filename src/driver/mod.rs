@@ -28,7 +28,7 @@ use crate::{
         View,
     },
     limits::{DATAGRAM_BURST_MAX, DATAGRAM_BYTES_MAX, DRAIN_POLL, DRIVER_QUEUE_MAX},
-    time::Instant,
+    time::{Duration, Instant},
 };
 use links::Arrival;
 use std::{
@@ -65,8 +65,6 @@ pub struct Seen {
 pub enum Note {
     /// Something happened.
     Event(Event),
-    /// This node's right to the group, when it changes or is prolonged.
-    Intent(GroupName, Intent),
     /// Everything is let go of: the process may end.
     Stopped,
 }
@@ -77,11 +75,13 @@ pub struct Hands {
     pub persist: Box<dyn FnMut(u64, Memory) -> Result<(), String> + Send>,
     /// Tells the keeper of the addresses what should be true.
     pub keep: Box<dyn FnMut(GroupName, Intent) + Send>,
+    /// Told this node's right to each group without addresses, when it changes or is prolonged.
+    pub role: Box<dyn FnMut(GroupName, Intent) + Send>,
     /// Announces a group's addresses again.
     pub announce: Box<dyn FnMut(GroupName) + Send>,
-    /// Begins or ends the drain of a group's listeners.
-    pub drain: Box<dyn FnMut(GroupName, bool) + Send>,
-    /// Whether no request that began before the drain is in progress.
+    /// How a group's listeners treat their connections.
+    pub drain: Box<dyn FnMut(GroupName, Farewell) + Send>,
+    /// Whether no request that takes long is in progress. Asked again and again while a group drains.
     pub drained: Box<dyn FnMut(GroupName) -> bool + Send>,
     /// Tells the control runtime.
     pub note: Box<dyn FnMut(Note) + Send>,
@@ -89,6 +89,17 @@ pub struct Hands {
     pub beat: Box<dyn FnMut(Instant) + Send>,
     /// Groups without addresses: nobody keeps them, so they are gone as soon as they are let go of.
     pub bare: BTreeSet<GroupName>,
+}
+
+/// How a group's listeners treat their connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Farewell {
+    /// As ever.
+    Stay,
+    /// Responses say goodbye.
+    Announce,
+    /// Idle connections are closed: the group leaves now.
+    Close,
 }
 
 /// How the rest of the daemon reaches the driver.
@@ -110,6 +121,9 @@ impl DriverHandle {
     }
 
     /// Gives a command and waits for its answer.
+    ///
+    /// # Errors
+    /// Why the engine does not do it; nothing has changed then.
     pub async fn command(&self, command: Command) -> Result<(), CommandRefusal> {
         let (answer, receive) = oneshot::channel();
         if self.queue.send(Told::Command(command, answer)).await.is_err() {
@@ -137,7 +151,9 @@ struct Driver {
     engine: Engine,
     links: Links,
     hands: Hands,
+    /// What was told to the keeper.
     intents: Intents,
+    told_every: Duration,
     draining: BTreeSet<GroupName>,
     answers: BTreeMap<CommandId, oneshot::Sender<Result<(), CommandRefusal>>>,
     next_command: CommandId,
@@ -147,10 +163,16 @@ struct Driver {
 ///
 /// # Errors
 /// If no thread can be had.
-pub fn spawn<F>(make: F, hands: Hands, queue: mpsc::Receiver<Told>) -> io::Result<JoinHandle<io::Result<()>>>
+pub fn spawn<F>(
+    interval: Duration,
+    make: F,
+    hands: Hands,
+    queue: mpsc::Receiver<Told>,
+) -> io::Result<JoinHandle<io::Result<()>>>
 where
     F: FnOnce() -> io::Result<(Engine, Links)> + Send + 'static,
 {
+    let told_every = interval * 3 / 2;
     thread::Builder::new().name("cluster".to_owned()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async move {
@@ -160,6 +182,7 @@ where
                 links,
                 hands,
                 intents: Intents::new(),
+                told_every,
                 draining: BTreeSet::new(),
                 answers: BTreeMap::new(),
                 next_command: 1,
@@ -270,7 +293,7 @@ impl Driver {
         let mut gone = None;
         for (group, intent) in self.engine.intents() {
             let old = self.intents.get(&group).copied();
-            if old == Some(intent) {
+            if old.is_some_and(|old| !self.is_news(old, intent)) {
                 continue;
             }
             if self.hands.bare.contains(&group) {
@@ -279,13 +302,35 @@ impl Driver {
                     continue;
                 }
                 gone = gone.or(released.then_some(group));
+                (self.hands.role)(group, intent);
             } else {
+                let leaves = matches!(intent, Intent::Leaving { .. });
+                if leaves && !matches!(old, Some(Intent::Leaving { .. })) {
+                    (self.hands.drain)(group, Farewell::Close);
+                }
                 (self.hands.keep)(group, intent);
             }
+            if old.map(|old| std::mem::discriminant(&old)) != Some(std::mem::discriminant(&intent)) {
+                tracing::debug!(%group, ?intent, "intent changed");
+            }
             self.intents.insert(group, intent);
-            (self.hands.note)(Note::Intent(group, intent));
         }
         gone
+    }
+
+    /// Whether the keeper has to be told. A lease that is prolonged at each heartbeat is told at each second one: a
+    /// renewal costs a wake-up of the keeper, a change of the gate and a word to the supervisor. What was told ends
+    /// earlier than what is true, by less than two intervals; never later.
+    fn is_news(&self, old: Intent, new: Intent) -> bool {
+        match (old, new) {
+            (Intent::Held { term, until }, Intent::Held { term: now, until: longer }) => {
+                term != now || longer < until || longer >= until + self.told_every
+            }
+            (
+                Intent::Released | Intent::Held { .. } | Intent::Leaving { .. },
+                Intent::Released | Intent::Held { .. } | Intent::Leaving { .. },
+            ) => old != new,
+        }
     }
 
     fn carry_out(&mut self, action: Action) {
@@ -297,7 +342,7 @@ impl Driver {
                 }
             }
             Action::Drain(group, on) => {
-                (self.hands.drain)(group, on);
+                (self.hands.drain)(group, if on { Farewell::Announce } else { Farewell::Stay });
                 if on {
                     self.draining.insert(group);
                 } else {

@@ -1,7 +1,7 @@
 //! UDP sockets of the links: bound to addresses that may come later, marked as network control.
 
 use crate::limits::DATAGRAM_BYTES_MAX;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::{
     future::poll_fn,
     io,
@@ -76,6 +76,7 @@ impl Sockets {
 
     /// Hands a datagram to the kernel. What cannot go out is lost, as any datagram may be; whether it went.
     pub fn send(&self, by: usize, to: SocketAddr, datagram: &[u8]) -> bool {
-        self.sockets.get(by).is_some_and(|socket| socket.try_send_to(datagram, to).is_ok())
+        // Straight to the kernel: the runtime's idea of readiness begins only with its first turn.
+        self.sockets.get(by).is_some_and(|socket| SockRef::from(socket).send_to(datagram, &to.into()).is_ok())
     }
 }

@@ -50,7 +50,22 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     open(address).map_err(|cause| BindError { address, cause })
 }
 
-fn open(address: SocketAddr) -> io::Result<TcpListener> {
+/// Makes sure that nobody listens on `address`. The kernel would let a second program of the same user share it, and
+/// give it half of the connections.
+///
+/// # Errors
+/// If somebody does, or the kernel refuses the address.
+pub fn check_free(address: SocketAddr) -> Result<(), BindError> {
+    let alone = || {
+        let socket = freebind(address)?;
+        socket.bind(&address.into())?;
+        socket.listen(0)
+    };
+    alone().map_err(|cause| BindError { address, cause })
+}
+
+/// A socket that takes an address which is not here. What is left of closed connections does not keep it from that.
+fn freebind(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     match address {
         SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
@@ -60,6 +75,11 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
         }
     }
     socket.set_reuse_address(true)?;
+    Ok(socket)
+}
+
+fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = freebind(address)?;
     socket.set_reuse_port(true)?;
     // Accepted sockets inherit both.
     socket.set_tcp_nodelay(true)?;

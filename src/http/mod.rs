@@ -19,7 +19,7 @@ mod stream;
 
 pub use body::{Body, BoxStream};
 pub use counters::{Counters, Totals};
-pub use listen::{BindError, bind, raise_open_files};
+pub use listen::{BindError, bind, check_free, raise_open_files};
 pub use respond::{closing, page, redirect};
 pub use scope::{Connection, Drain, Patience, Scope};
 pub use serve::{Handler, LocalExecutor, serve};

@@ -35,12 +35,20 @@ pub enum Drain {
 #[derive(Debug)]
 pub struct Scope {
     drain: watch::Sender<Drain>,
-    in_flight: AtomicUsize,
+    /// Connections in flight, by the turn in which they became so; see [`Scope::turn`].
+    in_flight: [AtomicUsize; TURNS],
+    /// The turn that is now.
+    now: AtomicUsize,
 }
+
+/// This turn, the one before, and all before that.
+const TURNS: usize = 3;
+/// Not in flight.
+const IDLE: usize = usize::MAX;
 
 impl Default for Scope {
     fn default() -> Self {
-        Self { drain: watch::Sender::new(Drain::Off), in_flight: AtomicUsize::new(0) }
+        Self { drain: watch::Sender::new(Drain::Off), in_flight: Default::default(), now: AtomicUsize::new(0) }
     }
 }
 
@@ -48,7 +56,38 @@ impl Scope {
     /// Connections in flight.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Relaxed)
+        self.in_flight.iter().map(|turn| turn.load(Relaxed)).sum()
+    }
+
+    /// Connections that are in flight since before the last [`Scope::turn`].
+    #[must_use]
+    pub fn in_flight_since_turn(&self) -> usize {
+        let now = self.now.load(Relaxed);
+        self.in_flight.iter().enumerate().filter(|(turn, _)| *turn != now).map(|(_, count)| count.load(Relaxed)).sum()
+    }
+
+    /// What becomes in flight from now on is told from what is. While there are connections from before the last but
+    /// one turn, they stay the oldest and nothing changes. Only one thread may call it.
+    pub fn turn(&self) {
+        let next = (self.now.load(Relaxed) + 1) % TURNS;
+        if self.in_flight.get(next).is_some_and(|oldest| oldest.load(Relaxed) == 0) {
+            self.now.store(next, Relaxed);
+        }
+    }
+
+    /// Counts one in flight; in which turn.
+    fn enter(&self) -> usize {
+        let now = self.now.load(Relaxed);
+        if let Some(turn) = self.in_flight.get(now) {
+            turn.fetch_add(1, Relaxed);
+        }
+        now
+    }
+
+    fn leave(&self, turn: usize) {
+        if let Some(turn) = self.in_flight.get(turn) {
+            turn.fetch_sub(1, Relaxed);
+        }
     }
 
     /// How far the connections are asked to end.
@@ -93,7 +132,8 @@ pub struct Connection {
     pub(crate) counters: Arc<Counters>,
     pub(crate) patience: Patience,
     /// Counted in `scope.in_flight`.
-    counted: AtomicBool,
+    /// In which turn, or [`IDLE`]. Only its own thread changes it.
+    counted: AtomicUsize,
     /// Requests in progress.
     requests: AtomicUsize,
     /// Requests so far.
@@ -104,6 +144,8 @@ pub struct Connection {
     closing: AtomicBool,
     /// Cannot end well: to be reset.
     broken: AtomicBool,
+    /// Speaks HTTP no longer.
+    tunnel: AtomicBool,
     /// The first request came while a drain is on.
     pub(crate) first_in_drain: Notify,
 }
@@ -113,33 +155,35 @@ impl Connection {
     #[must_use]
     pub fn new(peer: Option<SocketAddr>, scope: Arc<Scope>, counters: Arc<Counters>, patience: Patience) -> Arc<Self> {
         count(&counters.connections);
-        scope.in_flight.fetch_add(1, Relaxed);
+        let turn = scope.enter();
         Arc::new(Self {
             peer,
             scope,
             counters,
             patience,
-            counted: AtomicBool::new(true),
+            counted: AtomicUsize::new(turn),
             requests: AtomicUsize::new(0),
             seen: AtomicU64::new(0),
             http1: AtomicBool::new(true),
             closing: AtomicBool::new(false),
             broken: AtomicBool::new(false),
+            tunnel: AtomicBool::new(false),
             first_in_drain: Notify::new(),
         })
     }
 
     /// It is in flight.
     pub(crate) fn busy(&self) {
-        if !self.counted.swap(true, Relaxed) {
-            self.scope.in_flight.fetch_add(1, Relaxed);
+        if self.counted.load(Relaxed) == IDLE {
+            self.counted.store(self.scope.enter(), Relaxed);
         }
     }
 
     /// It is not in flight.
     pub(crate) fn idle(&self) {
-        if self.counted.swap(false, Relaxed) {
-            self.scope.in_flight.fetch_sub(1, Relaxed);
+        let turn = self.counted.swap(IDLE, Relaxed);
+        if turn != IDLE {
+            self.scope.leave(turn);
         }
     }
 
@@ -154,9 +198,13 @@ impl Connection {
     /// Bytes came.
     pub(crate) fn received(&self, bytes: u64) {
         self.counters.bytes_in.fetch_add(bytes, Relaxed);
-        if self.is_http1() {
+        if self.is_http1() && !self.is_tunnel() {
             self.busy();
         }
+    }
+
+    pub(crate) fn is_tunnel(&self) -> bool {
+        self.tunnel.load(Relaxed)
     }
 
     /// A request came.
@@ -168,6 +216,11 @@ impl Connection {
             self.first_in_drain.notify_one();
         }
         InProgress(Arc::clone(self))
+    }
+
+    /// A part of a request's head has come.
+    pub(crate) fn is_receiving(&self) -> bool {
+        self.counted.load(Relaxed) != IDLE && self.active() == 0
     }
 
     /// Requests in progress.
@@ -187,7 +240,7 @@ impl Connection {
 
     /// It was upgraded: no longer in flight.
     pub(crate) fn upgraded(&self) {
-        self.http1.store(false, Relaxed);
+        self.tunnel.store(true, Relaxed);
         self.idle();
     }
 
@@ -224,5 +277,27 @@ impl Drop for InProgress {
         if self.0.requests.fetch_sub(1, Relaxed) == 1 && !self.0.closing.load(Relaxed) {
             self.0.idle();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Scope;
+
+    #[test]
+    fn what_was_in_flight_before_a_turn_is_told_from_what_came_after() {
+        let scope = Scope::default();
+        let old = scope.enter();
+        scope.turn();
+        let new = scope.enter();
+        assert_eq!((scope.in_flight(), scope.in_flight_since_turn()), (2, 1));
+        scope.turn();
+        scope.turn();
+        scope.turn();
+        assert!(scope.in_flight_since_turn() >= 1, "an old one is never taken for a new one");
+        scope.leave(old);
+        scope.turn();
+        scope.leave(new);
+        assert_eq!((scope.in_flight(), scope.in_flight_since_turn()), (0, 0));
     }
 }

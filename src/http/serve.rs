@@ -120,8 +120,8 @@ async fn serve_http1<S: Transport, H: Handler>(io: TokioIo<Stream<S>>, connectio
             }
             _ = drain.wait_for(|drain| *drain >= Drain::Close), if !told => told = true,
         }
-        // One whose first request is still coming is left alone: its response will say `Connection: close`.
-        if connection.seen() > 0 {
+        // One whose next request is just coming is left alone: its response will say `Connection: close`.
+        if !connection.is_receiving() {
             serving.as_mut().graceful_shutdown();
         }
     }

@@ -127,6 +127,10 @@ impl<S: Transport> AsyncWrite for Stream<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.connection.is_tunnel() {
+            // Its other half may go on, and what comes is not ours to read.
+            return Pin::new(&mut this.inner).poll_shutdown(cx);
+        }
         let linger = match &mut this.linger {
             Some(linger) => linger,
             None => {

@@ -70,7 +70,7 @@ impl Content {
         let taken = self.scan(HISTORY).filter_map(|(key, item)| Some((key, read(item)?)));
         let mut all: Vec<_> =
             taken.chain(self.outbox.iter().map(|(key, entry)| (key.as_str(), entry.clone()))).collect();
-        all.sort_by(|(a, _), (b, _)| a.cmp(b));
+        all.sort_unstable_by_key(|(key, _)| *key);
         all.into_iter().map(|(_, entry)| entry).collect()
     }
 }
@@ -116,7 +116,7 @@ const LOG: &[u8] = b"l/";
 const DIRTY: &str = "p/";
 const OUTBOX: &str = "o/";
 
-fn log_key(version: Version) -> Vec<u8> {
+pub(super) fn log_key(version: Version) -> Vec<u8> {
     [LOG, &version.term.0.to_be_bytes()[..], &version.counter.to_be_bytes()[..]].concat()
 }
 

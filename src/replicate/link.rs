@@ -26,7 +26,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpSocket, TcpStream},
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -51,8 +51,13 @@ pub struct Tls {
 pub enum Link {
     /// The first node dials; links in order.
     Dial(Vec<Dial>),
-    /// The second node accepts, on each link's address: see [`listen`].
-    Accept(Vec<TcpListener>),
+    /// The second node accepts.
+    Accept {
+        /// On each link's address: see [`listen`].
+        listeners: Vec<TcpListener>,
+        /// The peer's link addresses. Who comes from elsewhere is heard too, but cannot take the peer's places.
+        known: Vec<IpAddr>,
+    },
 }
 
 /// One path to the peer.
@@ -107,16 +112,22 @@ pub(super) fn start(link: Link, tls: &Tls, established: &mpsc::Sender<Establishe
             let dialer = Dialer { connector: TlsConnector::from(Arc::new(config)), name, peer: tls.peer };
             tokio::spawn(dial_all(paths, dialer, established.clone()));
         }
-        Link::Accept(listeners) => {
+        Link::Accept { listeners, known } => {
             let mut config = (*tls.server).clone();
             config.alpn_protocols = vec![ALPN.to_vec()];
-            let acceptor = TlsAcceptor::from(Arc::new(config));
-            let places = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+            let places = || Arc::new(Semaphore::new(HANDSHAKES_MAX));
+            let door = Door {
+                acceptor: TlsAcceptor::from(Arc::new(config)),
+                peer: tls.peer,
+                known: known.into(),
+                places: places(),
+                strangers: places(),
+                established: established.clone(),
+            };
             for listener in listeners {
                 listener.set_nonblocking(true)?;
                 let listener = tokio::net::TcpListener::from_std(listener)?;
-                let (acceptor, places, established) = (acceptor.clone(), Arc::clone(&places), established.clone());
-                tokio::spawn(accept_all(listener, acceptor, tls.peer, places, established));
+                tokio::spawn(accept_all(listener, door.clone()));
             }
         }
     }
@@ -170,18 +181,24 @@ impl Dialer {
     }
 }
 
-/// Accepts for ever. A connection that finds no place for its handshake is closed at once.
-async fn accept_all(
-    listener: tokio::net::TcpListener,
+/// What a connection has to pass.
+#[derive(Clone)]
+struct Door {
     acceptor: TlsAcceptor,
     peer: Name,
+    known: Arc<[IpAddr]>,
+    /// Handshakes of the peer's addresses, and of all others.
     places: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
     established: mpsc::Sender<Established>,
-) {
+}
+
+/// Accepts for ever. A connection that finds no place for its handshake is closed at once.
+async fn accept_all(listener: tokio::net::TcpListener, door: Door) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = established.closed() => return,
+            () = door.established.closed() => return,
         };
         let (stream, from) = match accepted {
             Ok(accepted) => accepted,
@@ -191,31 +208,34 @@ async fn accept_all(
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            tracing::debug!(%from, "connection on a link closed: too many handshakes");
-            continue;
-        };
-        let (acceptor, established) = (acceptor.clone(), established.clone());
-        tokio::spawn(async move {
-            let stream = timeout(HANDSHAKE_MAX, handshake(acceptor, stream, &peer)).await;
-            drop(place);
-            match stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-                Ok(stream) => {
-                    let (over, _) = oneshot::channel();
-                    // Nobody takes it when hawser ends.
-                    established.send(Established { stream, over }).await.ok();
-                }
-                Err(cause) => tracing::debug!(%from, %cause, "connection on a link refused"),
-            }
-        });
+        let places = if door.known.contains(&from.ip()) { &door.places } else { &door.strangers };
+        match Arc::clone(places).try_acquire_owned() {
+            Ok(place) => drop(tokio::spawn(door.clone().admit(stream, from, place))),
+            Err(_) => tracing::debug!(%from, "connection on a link closed: too many handshakes"),
+        }
     }
 }
 
-async fn handshake(acceptor: TlsAcceptor, stream: TcpStream, peer: &Name) -> io::Result<Box<dyn Duplex>> {
-    tune(&stream)?;
-    let stream = acceptor.accept(stream).await?;
-    verify(stream.get_ref().1.peer_certificates(), peer)?;
-    Ok(Box::new(stream))
+impl Door {
+    async fn admit(self, stream: TcpStream, from: SocketAddr, place: OwnedSemaphorePermit) {
+        let shaken = timeout(HANDSHAKE_MAX, self.handshake(stream)).await;
+        drop(place);
+        match shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(stream) => {
+                let (over, _) = oneshot::channel();
+                // Nobody takes it when hawser ends.
+                self.established.send(Established { stream, over }).await.ok();
+            }
+            Err(cause) => tracing::debug!(%from, %cause, "connection on a link refused"),
+        }
+    }
+
+    async fn handshake(&self, stream: TcpStream) -> io::Result<Box<dyn Duplex>> {
+        tune(&stream)?;
+        let stream = self.acceptor.accept(stream).await?;
+        verify(stream.get_ref().1.peer_certificates(), &self.peer)?;
+        Ok(Box::new(stream))
+    }
 }
 
 /// A dead path is noticed in seconds.

@@ -8,7 +8,7 @@
 
 use super::message::Message;
 use crate::limits::{FRAME_BYTES_MAX, FRAMES_QUEUED_MAX, SESSION_IDLE_MAX, SESSION_PING};
-use std::io;
+use std::{io, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::mpsc,
@@ -24,9 +24,23 @@ pub(super) struct Session {
     tasks: [JoinHandle<()>; 2],
 }
 
+/// When an idle session says so, and when a silent one is over.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    ping: Duration,
+    idle: Duration,
+}
+
 impl Session {
     /// Starts on a stream whose other end is known to be the peer.
     pub(super) fn start<S>(stream: S) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        Self::start_at(stream, Pace { ping: SESSION_PING, idle: SESSION_IDLE_MAX })
+    }
+
+    fn start_at<S>(stream: S, pace: Pace) -> Self
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
@@ -34,11 +48,11 @@ impl Session {
         let (outgoing, to_send) = mpsc::channel(FRAMES_QUEUED_MAX);
         let (received, incoming) = mpsc::channel(1);
         let reader = tokio::spawn(async move {
-            let why = receive_all(read, received).await;
+            let why = receive_all(read, received, pace).await;
             tracing::debug!(cause = %why, "replication session ended");
         });
         let writer = tokio::spawn(async move {
-            if let Err(why) = send_all(write, to_send).await {
+            if let Err(why) = send_all(write, to_send, pace).await {
                 tracing::debug!(cause = %why, "replication session ended");
             }
         });
@@ -63,9 +77,9 @@ impl Drop for Session {
 }
 
 /// Hands on what comes, until something is wrong. A ping has done its work by coming.
-async fn receive_all<R: AsyncRead + Unpin>(mut read: R, received: mpsc::Sender<Message>) -> io::Error {
+async fn receive_all<R: AsyncRead + Unpin>(mut read: R, received: mpsc::Sender<Message>, pace: Pace) -> io::Error {
     loop {
-        match timeout(SESSION_IDLE_MAX, read_frame(&mut read)).await {
+        match timeout(pace.idle, read_frame(&mut read)).await {
             Ok(Ok(Message::Ping)) => {}
             Ok(Ok(message)) => {
                 if received.send(message).await.is_err() {
@@ -88,9 +102,13 @@ async fn read_frame<R: AsyncRead + Unpin>(read: &mut R) -> io::Result<Message> {
     Message::decode(&frame).map_err(io::Error::other)
 }
 
-async fn send_all<W: AsyncWrite + Unpin>(mut write: W, mut queue: mpsc::Receiver<Message>) -> io::Result<()> {
+async fn send_all<W: AsyncWrite + Unpin>(
+    mut write: W,
+    mut queue: mpsc::Receiver<Message>,
+    pace: Pace,
+) -> io::Result<()> {
     loop {
-        let message = match timeout(SESSION_PING, queue.recv()).await {
+        let message = match timeout(pace.ping, queue.recv()).await {
             Ok(Some(message)) => message,
             Ok(None) => return Ok(()),
             Err(_) => Message::Ping,
@@ -102,7 +120,7 @@ async fn send_all<W: AsyncWrite + Unpin>(mut write: W, mut queue: mpsc::Receiver
             write.write_all(&frame).await?;
             if queue.is_empty() { write.flush().await } else { Ok(()) }
         };
-        timeout(SESSION_IDLE_MAX, written).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        timeout(pace.idle, written).await.map_err(|_| io::ErrorKind::TimedOut)??;
     }
 }
 
@@ -145,16 +163,15 @@ mod tests {
 
     #[test]
     fn a_silent_peer_is_given_up_and_an_idle_one_is_not() {
-        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap().block_on(
-            async {
-                let (_silent, b) = tokio::io::duplex(1000);
-                let begun = tokio::time::Instant::now();
-                assert_eq!(Session::start(b).receive().await, None);
-                assert_eq!(begun.elapsed().as_secs(), SESSION_IDLE_MAX.as_secs());
-                let (a, b) = tokio::io::duplex(1000);
-                let (_idle, mut b) = (Session::start(a), Session::start(b));
-                assert!(timeout(10 * SESSION_IDLE_MAX, b.receive()).await.is_err(), "it is still up");
-            },
-        );
+        let pace = Pace { ping: Duration::from_millis(20), idle: Duration::from_secs(1) };
+        runtime().block_on(async {
+            let (_silent, b) = tokio::io::duplex(1000);
+            let begun = std::time::Instant::now();
+            assert_eq!(Session::start_at(b, pace).receive().await, None);
+            assert!(begun.elapsed() >= pace.idle);
+            let (a, b) = tokio::io::duplex(1000);
+            let (_idle, mut b) = (Session::start_at(a, pace), Session::start_at(b, pace));
+            assert!(timeout(pace.idle * 3 / 2, b.receive()).await.is_err(), "it is still up");
+        });
     }
 }

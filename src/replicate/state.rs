@@ -249,7 +249,6 @@ impl Task {
             let wants = self.replica.wants_message();
             let wait = now().at.until(self.replica.next_deadline()).min(Duration::from_secs(60));
             let input = tokio::select! {
-                biased;
                 Ok(()) = roles.changed() => Input::Role(*roles.borrow_and_update()),
                 result = committed(&mut self.commit) => {
                     self.commit = None;

@@ -5,6 +5,9 @@ use crate::limits::RECORD_BYTES_MAX;
 use serde::{Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
 
+/// Key and payload of a record.
+pub type Pair = (Vec<u8>, Vec<u8>);
+
 /// Changes that are made together or not at all. A later change of a key takes the place of an earlier one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
@@ -64,7 +67,7 @@ pub trait Store: Send {
     ///
     /// # Errors
     /// [`Error::Corrupt`] or [`Error::Io`].
-    fn scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error>;
+    fn scan(&self, prefix: &[u8]) -> Result<Vec<Pair>, Error>;
 
     /// Makes the changes; they are durable when it returns.
     ///

@@ -15,7 +15,7 @@
 //!
 //! Not here: what the records mean, and where a whole copy comes from (`replicate`).
 
-use super::{Batch, Error, Folder, Promises, Seq, Store, folder, record};
+use super::{Batch, Error, Folder, Promises, Seq, Store, batch::Pair, folder, record};
 use crate::limits::{STORE_CACHE_BYTES, STORE_OPEN_MAX};
 use std::{
     cell::Cell,
@@ -168,7 +168,7 @@ impl Store for Keyspace {
         found.map(|bytes| record::decode(key, &bytes).map(|(_, payload)| payload.to_vec())).transpose()
     }
 
-    fn scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+    fn scan(&self, prefix: &[u8]) -> Result<Vec<Pair>, Error> {
         let read = |pair: sled::Result<(sled::IVec, sled::IVec)>| {
             let (key, bytes) = pair.map_err(|e| Error::Corrupt(e.to_string()))?;
             let (_, payload) = record::decode(&key, &bytes)?;
@@ -248,19 +248,20 @@ fn guarded(path: &Path, deadline: Duration) -> Result<sled::Db, Refusal> {
     }
 }
 
-/// Reads every record once: a folder with a wrong checksum in it is as bad as one that does not open.
+/// Reads every record once: a folder with a wrong checksum in it is as bad as one that does not open. What is bad is
+/// closed in here too: that may panic as well.
 fn verified(db: sled::Db) -> Result<sled::Db, Refusal> {
-    let all = || -> Result<(), Refusal> {
+    let read = |db: sled::Db| {
         for pair in db.iter() {
             let (key, bytes) = pair?;
             record::decode(&key, &bytes).map_err(|e| Refusal::Content(e.to_string()))?;
         }
-        Ok(())
+        Ok(db)
     };
     OPENING_HERE.set(true);
-    let read = catch_unwind(AssertUnwindSafe(all));
+    let verified = catch_unwind(AssertUnwindSafe(|| read(db)));
     OPENING_HERE.set(false);
-    read.unwrap_or_else(|_| Err(Refusal::Content("sled panicked".to_owned()))).map(|()| db)
+    verified.unwrap_or_else(|_| Err(Refusal::Content("sled panicked".to_owned())))
 }
 
 /// What a crash while sled wrote its snapshot leaves behind; with it, every later open fails.

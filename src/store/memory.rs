@@ -1,6 +1,6 @@
 //! The keyspace's twin in memory, for models and tests: same commits, same records, no disk.
 
-use super::{Batch, Error, Seq, Store};
+use super::{Batch, Error, Seq, Store, batch::Pair};
 use std::collections::BTreeMap;
 
 /// A store in memory. A clone is a copy of the disk at that moment.
@@ -31,7 +31,7 @@ impl Store for Memory {
         Ok(self.records.get(key).cloned())
     }
 
-    fn scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+    fn scan(&self, prefix: &[u8]) -> Result<Vec<Pair>, Error> {
         let from = self.records.range(prefix.to_vec()..);
         Ok(from.take_while(|(key, _)| key.starts_with(prefix)).map(|(k, v)| (k.clone(), v.clone())).collect())
     }

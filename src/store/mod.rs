@@ -35,6 +35,31 @@ use std::{fmt, io, path::Path};
 /// The number of a commit; they grow by one.
 pub type Seq = u64;
 
+/// All that a node keeps in its state folder.
+#[derive(Debug)]
+pub struct Stores {
+    /// The lock on the folder: keep it as long as the rest.
+    pub folder: Folder,
+    /// The promise file.
+    pub promises: Promises,
+    /// The keyspace.
+    pub keyspace: Keyspace,
+    /// In what condition the keyspace was found.
+    pub condition: Condition,
+}
+
+/// Locks and opens a node's state folder; makes it if need be. Blocks.
+///
+/// # Errors
+/// [`Error::Locked`] names the process that uses it, [`Error::Damaged`] a promise file that cannot be believed;
+/// [`Error::Io`] if the disk or its rights are at fault.
+pub fn open(path: &Path) -> Result<Stores, Error> {
+    let folder = Folder::open(path)?;
+    let promises = Promises::open(folder.path())?;
+    let (keyspace, condition) = Keyspace::open(&folder, promises.clone())?;
+    Ok(Stores { folder, promises, keyspace, condition })
+}
+
 /// Why something could not be kept or read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {

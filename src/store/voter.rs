@@ -68,6 +68,9 @@ impl Promises {
     ///
     /// # Errors
     /// As [`PromiseFile::write`].
+    ///
+    /// # Panics
+    /// If the number goes back.
     pub fn update_commit(&self, commit: u64) -> Result<(), Error> {
         self.update(|record| {
             assert!(commit >= record.commit, "the commit number in the promise file never goes back");

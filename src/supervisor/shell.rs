@@ -1,15 +1,15 @@
 //! Carries out what the core says: processes, signals, netlink, datagrams.
 
-use super::core::{Action, Core, Ending, Input};
+use super::core::{Action, Core, Ending, Input, Resets};
 use crate::{
+    alarm::Alarm,
     clock,
-    limits::{DESTROY_FIRST_MAX, SUPERVISOR_FRAME_BYTES_MAX},
+    limits::{RESETS_FIRST_MAX, SUPERVISOR_FRAME_BYTES_MAX},
     vip::{
         SupervisorLink,
-        alarm::Alarm,
         netlink::Routing,
         priority,
-        sockets::Sockets,
+        sockets::{Sockets, Tcp},
         supervision::{Heard, Hello, SUPERVISOR_FD, Word, hear},
     },
 };
@@ -68,11 +68,16 @@ struct Shell {
     alarm: Alarm,
     routing: Routing,
     sockets: Option<Sockets>,
-    /// More connections are left than could be destroyed before the addresses went.
-    to_destroy: bool,
+    /// Connections of these addresses are left to be destroyed.
+    to_destroy: Vec<IpAddr>,
     buffer: Vec<u8>,
     exit: Option<u8>,
+    /// What the worker lent: closed only when the next one is started, because that takes the kernel long.
+    kept: Vec<OwnedFd>,
 }
+
+/// Most descriptors of a worker that are kept: one packet socket per interface, and one to send with.
+const KEPT_MAX: usize = 64;
 
 impl Shell {
     /// All descriptors are opened here, so that none can be missing when it matters.
@@ -88,18 +93,17 @@ impl Shell {
             alarm: Alarm::new()?,
             routing: Routing::new()?,
             sockets: Sockets::new().ok(),
-            to_destroy: false,
+            to_destroy: Vec::new(),
             buffer: vec![0; SUPERVISOR_FRAME_BYTES_MAX],
             exit: None,
+            kept: Vec::new(),
         })
     }
 
     fn run(&mut self) -> io::Result<u8> {
         loop {
             self.feed(Input::Tick);
-            if std::mem::take(&mut self.to_destroy) {
-                self.destroy(usize::MAX);
-            }
+            self.destroy_rest();
             if let Some(code) = self.exit {
                 return Ok(code);
             }
@@ -113,7 +117,8 @@ impl Shell {
 
     /// Sleeps until there is something to hear. Whatever it is, everything is looked at.
     fn sleep(&self) {
-        let mut fds = vec![PollFd::new(&self.alarm, PollFlags::IN), PollFd::new(self.signals.get_read(), PollFlags::IN)];
+        let mut fds =
+            vec![PollFd::new(&self.alarm, PollFlags::IN), PollFd::new(self.signals.get_read(), PollFlags::IN)];
         if let Some(worker) = &self.worker {
             fds.push(PollFd::new(&worker.pidfd, PollFlags::IN));
             fds.extend(worker.link.iter().map(|link| PollFd::new(link, PollFlags::IN)));
@@ -150,9 +155,9 @@ impl Shell {
                     self.signal_worker(signal);
                 }
             }
-            Action::TakeAway(vips) => {
+            Action::TakeAway { vips, resets } => {
                 let ips: Vec<IpAddr> = vips.iter().map(|vip| vip.address.addr()).collect();
-                return Some(Input::TakenAway { all_gone: self.take_away(&ips) });
+                return Some(Input::TakenAway { all_gone: self.take_away(ips, resets) });
             }
             Action::SendNotice(_) => self.send_notice(),
             Action::Exit(code) => self.exit = Some(code),
@@ -161,13 +166,14 @@ impl Shell {
     }
 
     fn start_worker(&mut self) -> io::Result<Worker> {
+        self.kept.clear();
         let (theirs, ours) = SupervisorLink::pair()?;
         let theirs = theirs.into_fd();
         // One thread: nothing else can be started between these lines and inherit it.
         rustix::io::fcntl_setfd(&theirs, FdFlags::empty())?;
         let mut command = Command::new("/proc/self/exe");
         command.arg0(std::env::args_os().next().unwrap_or_else(|| "hawser".into()));
-        command.args(&self.args).env(SUPERVISOR_FD, theirs.as_raw_fd().to_string());
+        command.args(&self.args).env(SUPERVISOR_FD, format!("{}:{}", theirs.as_raw_fd(), std::process::id()));
         // A terminal interrupts its foreground group: the worker is to hear that once, from here.
         command.process_group(0);
         let child = command.spawn()?;
@@ -185,23 +191,39 @@ impl Shell {
         }
     }
 
-    /// Resets first, as they need the addresses; but the addresses do not wait for very many of them.
-    fn take_away(&mut self, ips: &[IpAddr]) -> bool {
-        self.to_destroy = self.destroy(DESTROY_FIRST_MAX) > 0;
-        match self.routing.delete_all(ips) {
-            Ok(all_gone) => all_gone,
-            Err(error) => {
-                tracing::error!(%error, "cannot take the addresses away");
-                false
-            }
+    fn take_away(&mut self, ips: Vec<IpAddr>, resets: Resets) -> bool {
+        let finished = resets == Resets::First && self.reset(&ips, RESETS_FIRST_MAX);
+        let all_gone = self.routing.delete_all(&ips).unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot take the addresses away");
+            false
+        });
+        if !finished {
+            self.to_destroy = ips;
         }
+        all_gone
     }
 
-    /// Destroys connections of the worker's addresses; how many are left.
-    fn destroy(&mut self, most: usize) -> usize {
-        let vips = self.hello.iter().flat_map(|hello| &hello.vips);
-        let ips: Vec<IpAddr> = vips.map(|vip| vip.address.addr()).collect();
-        self.sockets.as_mut().and_then(|sockets| sockets.destroy(&ips, most).ok()).unwrap_or(0)
+    /// Destroys at most so many connections of these addresses; whether that was all.
+    fn reset(&mut self, ips: &[IpAddr], most: usize) -> bool {
+        let Some(sockets) = &mut self.sockets else { return true };
+        let result = sockets.bound_to(ips).and_then(|mut found| {
+            found.retain(|socket| !Tcp::is_listening(socket));
+            let finished = found.len() <= most;
+            found.truncate(most);
+            sockets.destroy(&found).map(|()| finished)
+        });
+        result.unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot destroy the connections of the addresses");
+            true
+        })
+    }
+
+    /// What did not have to be done before the others were told.
+    fn destroy_rest(&mut self) {
+        let ips = std::mem::take(&mut self.to_destroy);
+        if !ips.is_empty() {
+            self.reset(&ips, usize::MAX);
+        }
     }
 
     fn send_notice(&self) {
@@ -232,6 +254,8 @@ impl Shell {
                     }
                     self.feed(Input::Word(word));
                 }
+                Heard::Lent(fd) if self.kept.len() < KEPT_MAX => self.kept.push(fd),
+                Heard::Lent(_) => tracing::warn!("the worker lent more descriptors than are kept"),
                 Heard::Garbage => tracing::warn!("the worker said something that is not a word"),
                 Heard::Silence => return,
                 Heard::Closed => {

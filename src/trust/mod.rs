@@ -31,6 +31,13 @@ pub use seal::{Claim, Kind, Notice, Opened, Opener, Refused, Sealer, claim};
 use crate::cluster::{Incarnation, Secret, SecretHash};
 use aws_lc_rs::{digest, rand};
 
+/// The first eight bytes of SHA-256, to tell two texts apart.
+#[must_use]
+pub fn digest(text: &[u8]) -> u64 {
+    let digest = digest::digest(&digest::SHA256, text);
+    digest.as_ref().first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
+}
+
 /// Random bytes from the operating system.
 ///
 /// # Panics

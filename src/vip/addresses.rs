@@ -103,8 +103,15 @@ impl Addresses {
         };
         let routing = Routing::new()?;
         let members = members.into_iter().map(|member| (member.name, Slot::new(member))).collect();
-        let mut clerk =
-            Clerk { shared: theirs, members, links: Vec::new(), handle: connection.handle.clone(), routing, lease, tell };
+        let mut clerk = Clerk {
+            shared: theirs,
+            members,
+            links: Vec::new(),
+            handle: connection.handle.clone(),
+            routing,
+            lease,
+            tell,
+        };
         let thread = std::thread::Builder::new()
             .name("addresses".into())
             .spawn(move || runtime.block_on(async move { clerk.run(connection).await }))?;
@@ -208,7 +215,7 @@ struct Clerk<T: Fn(News)> {
 impl<T: Fn(News)> Clerk<T> {
     async fn run(&mut self, mut connections: Connections) {
         self.look_at_links();
-        let mut renewal = tokio::time::interval(ADDRESS_RENEWAL);
+        let mut renewal = tokio::time::interval_at(tokio::time::Instant::now() + ADDRESS_RENEWAL, ADDRESS_RENEWAL);
         renewal.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let shared = Arc::clone(&self.shared);
         while !shared.stop.load(Ordering::Acquire) {
@@ -273,8 +280,8 @@ impl<T: Fn(News)> Clerk<T> {
                 }
             }
         } else if !held {
-            // The lease is over: the keeper will say that they are to go.
-            return self.set_state(name, State::Done);
+            // The lease is over: the keeper says at once that they are to go, or that it was renewed after all.
+            return self.set_state(name, later(TAKE_AWAY_REPEAT));
         } else {
             match self.put_on(&vips).await {
                 Ok(()) => (News::Placed(name, want.generation), State::Done),
@@ -294,7 +301,8 @@ impl<T: Fn(News)> Clerk<T> {
     /// Adds addresses, or renews their lifetimes.
     async fn put_on(&mut self, vips: &[Vip]) -> Result<(), String> {
         for vip in vips {
-            let describe = |why: &dyn std::fmt::Display| format!("cannot hold {} on {}: {why}", vip.address, vip.interface);
+            let describe =
+                |why: &dyn std::fmt::Display| format!("cannot hold {} on {}: {why}", vip.address, vip.interface);
             if !self.links.iter().any(|link| link.name == vip.interface) {
                 self.look_at_links();
             }
@@ -335,8 +343,9 @@ impl<T: Fn(News)> Clerk<T> {
         Ok(self.routing.present(addresses)?.is_empty())
     }
 
-    /// Renews the lifetimes of what is held.
+    /// Renews the lifetimes of what is held. What is missing is told first: a renewal would put it back silently.
     async fn renew(&mut self) {
+        self.put_back().await;
         let now = clock::now();
         let held: Vec<(GroupName, Vec<Vip>)> = self
             .members
@@ -357,14 +366,17 @@ impl<T: Fn(News)> Clerk<T> {
         let held: Vec<&Slot> =
             self.members.values().filter(|slot| slot.state == State::Done && slot.is_held(now)).collect();
         let addresses: Vec<IpAddr> = held.iter().flat_map(|slot| slot.addresses()).collect();
-        let missing = |present: &[Present], vip: &Vip| present.iter().all(|one| one.address.addr() != vip.address.addr());
+        let missing =
+            |present: &[Present], vip: &Vip| present.iter().all(|one| one.address.addr() != vip.address.addr());
         let present = match self.routing.present(&addresses) {
             Ok(present) => present,
             Err(error) => return (self.tell)(News::Event(format!("cannot read addresses: {error}"))),
         };
         let lost: Vec<(GroupName, Vec<Vip>)> = held
             .iter()
-            .map(|slot| (slot.member.name, slot.member.vips.iter().filter(|vip| missing(&present, vip)).cloned().collect()))
+            .map(|slot| {
+                (slot.member.name, slot.member.vips.iter().filter(|vip| missing(&present, vip)).cloned().collect())
+            })
             .collect();
         for (name, vips) in lost {
             if vips.is_empty() {
@@ -373,7 +385,8 @@ impl<T: Fn(News)> Clerk<T> {
             match self.put_on(&vips).await {
                 Ok(()) => {
                     for vip in vips {
-                        let text = format!("{} was removed from {} by someone else and put back", vip.address, vip.interface);
+                        let text =
+                            format!("{} was removed from {} by someone else and put back", vip.address, vip.interface);
                         (self.tell)(News::Event(text));
                     }
                 }
@@ -403,20 +416,18 @@ impl<T: Fn(News)> Clerk<T> {
 
     /// What has to be looked at again after a message of the kernel.
     fn judge(&self, message: &NetlinkMessage<RouteNetlinkMessage>) -> Stale {
-        match &message.payload {
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelAddress(gone)) => {
-                let ours = Present::from_message(gone).is_some_and(|gone| {
-                    self.members.values().any(|slot| slot.addresses().contains(&gone.address.addr()))
-                });
-                Stale { addresses: ours, links: false }
-            }
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_)) => {
-                Stale { addresses: false, links: true }
-            }
+        if let NetlinkPayload::Overrun(_) = message.payload {
             // News were lost: look at everything.
-            NetlinkPayload::Overrun(_) => Stale { addresses: true, links: true },
-            _ => Stale::default(),
+            return Stale { addresses: true, links: true };
         }
+        let NetlinkPayload::InnerMessage(news) = &message.payload else { return Stale::default() };
+        if let RouteNetlinkMessage::DelAddress(gone) = news {
+            let gone = Present::from_message(gone).map(|gone| gone.address.addr());
+            let ours = |slot: &Slot| gone.is_some_and(|gone| slot.addresses().contains(&gone));
+            return Stale { addresses: self.members.values().any(ours), links: false };
+        }
+        let links = matches!(news, RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_));
+        Stale { addresses: false, links }
     }
 }
 

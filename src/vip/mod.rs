@@ -16,7 +16,6 @@
 //! Not here: who may hold an address (`cluster`), what is done when this process dies (`supervisor`).
 
 pub mod addresses;
-pub mod alarm;
 pub mod announce;
 pub mod frames;
 pub mod gate;

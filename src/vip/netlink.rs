@@ -15,6 +15,7 @@ use netlink_packet_route::{
     link::LinkMessage,
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use socket2::{SockFilter, SockRef};
 use std::{
     io,
     net::IpAddr,
@@ -25,6 +26,9 @@ use std::{
 const DATAGRAM_BYTES_MAX: usize = 64 * 1024;
 /// A dump that changes under the reader is repeated this often.
 const DUMP_TRIES_MAX: usize = 10;
+
+/// Where a header names the port of whoever caused it (`struct nlmsghdr`, `linux/netlink.h`).
+const NLMSG_PID_OFFSET: u32 = 12;
 
 /// One netlink socket.
 pub struct Channel {
@@ -80,6 +84,25 @@ impl Channel {
     /// If there is no such group.
     pub fn join(&mut self, group: u32) -> io::Result<()> {
         self.socket.add_membership(group)
+    }
+
+    /// No longer hears of what the socket with this port causes: the kernel drops that before it would wake anybody.
+    ///
+    /// # Errors
+    /// If the kernel refuses the filter.
+    pub fn ignore(&self, port: u32) -> io::Result<()> {
+        let code = |bits: u32| u16::try_from(bits).unwrap_or(0);
+        let load = code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS);
+        let equal = code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K);
+        let answer = code(libc::BPF_RET | libc::BPF_K);
+        let program = [
+            SockFilter::new(load, 0, 0, NLMSG_PID_OFFSET),
+            // A filter loads in network order what the header has in this machine's.
+            SockFilter::new(equal, 0, 1, u32::from_be_bytes(port.to_ne_bytes())),
+            SockFilter::new(answer, 0, 0, 0),
+            SockFilter::new(answer, 0, 0, u32::MAX),
+        ];
+        SockRef::from(self).attach_filter(&program)
     }
 
     /// The port that names this socket in what it causes.

@@ -35,6 +35,12 @@ impl Wire {
         Ok(Self { socket })
     }
 
+    /// The descriptor, to be lent to the supervisor.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
     /// Sends one frame.
     ///
     /// # Errors
@@ -77,10 +83,11 @@ impl ArpWatch {
         let mut frame = [0; FRAME_BYTES_MAX];
         loop {
             match (&self.socket).read(&mut frame) {
-                Ok(got) => match claim(frame.get(..got).unwrap_or_default()) {
-                    Some(found) => return Some(found),
-                    None => {}
-                },
+                Ok(got) => {
+                    if let Some(found) = claim(frame.get(..got).unwrap_or_default()) {
+                        return Some(found);
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // Nothing more, or the interface is down, which the monitor of links tells.
                 Err(_) => return None,

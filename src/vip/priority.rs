@@ -15,8 +15,8 @@ pub fn raise() -> bool {
     }
 }
 
-/// Keeps the memory that this process has now from being swapped out. Not what it takes later: under a limit on locked
-/// memory that would make allocations fail. Whether it could.
+/// Keeps the memory that this process has now from being swapped out, page by page as it is used: what is only reserved
+/// stays so. Not what it takes later: under a limit on locked memory that would make allocations fail. Whether it could.
 pub fn lock_memory() -> bool {
-    mlockall(MlockAllFlags::CURRENT).is_ok()
+    mlockall(MlockAllFlags::CURRENT | MlockAllFlags::ONFAULT).is_ok()
 }

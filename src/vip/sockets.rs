@@ -2,13 +2,17 @@
 //!
 //! `sock_diag(7)` by hand: the crate for it stands on an older netlink-packet-core. The structures are those of
 //! `linux/inet_diag.h` and `linux/sock_diag.h`; numbers in network order only where they say `__be`.
+//!
+//! A dump walks the kernel's whole table of connections, some milliseconds on a machine with much memory. So there is
+//! one walk for both families, by the older request, which takes `AF_UNSPEC`; and what a dump has found can be destroyed
+//! without another one.
 
 use super::netlink::{Channel, Raw, push_attribute};
 use netlink_packet_core::{DefaultNla, NLM_F_ACK, NLM_F_DUMP};
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use std::{io, net::IpAddr};
 
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const TCPDIAG_GETSOCK: u16 = 18;
 const SOCK_DESTROY: u16 = 21;
 const INET_DIAG_REQ_BYTECODE: u16 = 1;
 const INET_DIAG_BC_JMP: u8 = 1;
@@ -20,6 +24,9 @@ const INET_DIAG_MSG_BYTES: usize = 72;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const IPPROTO_TCP: u8 = 6;
+
+/// Most sockets that are destroyed by one datagram.
+const DESTROY_CHUNK: usize = 64;
 
 // net/tcp_states.h
 const TCP_SYN_RECV: u8 = 3;
@@ -91,39 +98,26 @@ impl Sockets {
         if vips.is_empty() {
             return Ok(Vec::new());
         }
-        let program = DefaultNla::new(INET_DIAG_REQ_BYTECODE, filter(vips));
         let states = !(1_u32 << TCP_TIME_WAIT | 1 << TCP_CLOSE);
-        let mut all = Vec::new();
-        for family in [AF_INET, AF_INET6] {
-            let mut payload = request_v2(family, states, &[0; SOCKET_ID_BYTES]);
-            push_attribute(&mut payload, &program);
-            let request = Raw { kind: SOCK_DIAG_BY_FAMILY, payload }.message(NLM_F_DUMP);
-            match self.channel.dump(&request, |answer| (answer.kind == SOCK_DIAG_BY_FAMILY).then(|| parse(answer.payload))?)
-            {
-                Ok(some) => all.extend(some),
-                // A kernel without IPv6.
-                Err(error) if family == AF_INET6 && error.raw_os_error() == Some(libc::ENOENT) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(all)
+        let mut payload = request_v1(states);
+        push_attribute(&mut payload, &DefaultNla::new(INET_DIAG_REQ_BYTECODE, filter(vips)));
+        let request = Raw { kind: TCPDIAG_GETSOCK, payload }.message(NLM_F_DUMP);
+        self.channel.dump(&request, |answer| (answer.kind == TCPDIAG_GETSOCK).then(|| parse(answer.payload))?)
     }
 
-    /// Destroys the connections among them, at most `most`; the other sides are told by a reset as long as the address
-    /// is there. Listening sockets are left alone. How many are left.
+    /// Destroys the connections among `found`; the other sides are told by a reset, as long as the address is there.
+    /// Listening sockets are left alone, and one that has gone meanwhile is no error.
     ///
     /// # Errors
-    /// If the dump fails or the kernel cannot do it.
-    pub fn destroy(&mut self, vips: &[IpAddr], most: usize) -> io::Result<usize> {
-        let mut all = self.bound_to(vips)?;
-        all.retain(|socket| !socket.is_listening());
-        let now = all.len().min(most);
-        for some in all[..now].chunks(64) {
+    /// If the kernel cannot do it.
+    pub fn destroy(&mut self, found: &[Tcp]) -> io::Result<()> {
+        let connections: Vec<&Tcp> = found.iter().filter(|socket| !socket.is_listening()).collect();
+        for some in connections.chunks(DESTROY_CHUNK) {
             let requests = some.iter().map(|socket| {
                 Raw { kind: SOCK_DESTROY, payload: request_v2(socket.family, u32::MAX, &socket.id) }.message(0)
             });
             self.channel.send(requests.collect())?;
-            // Without the flag for acknowledgements the kernel answers only failures: gone meanwhile is none.
+            // Without the flag for acknowledgements the kernel answers only failures.
             let mut failed = None;
             while self.channel.read(|answer| failed = failed.take().or(answer.error()))? {}
             if let Some(error) = failed
@@ -132,8 +126,16 @@ impl Sockets {
                 return Err(error);
             }
         }
-        Ok(all.len() - now)
+        Ok(())
     }
+}
+
+/// `struct inet_diag_req` for sockets of any address in one of `states`.
+fn request_v1(states: u32) -> Vec<u8> {
+    let mut bytes = vec![0; 4 + SOCKET_ID_BYTES];
+    bytes.extend(states.to_ne_bytes());
+    bytes.extend([0; 4]);
+    bytes
 }
 
 /// `struct inet_diag_req_v2`.

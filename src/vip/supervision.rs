@@ -14,12 +14,21 @@ use crate::{
 use rustix::{
     fd::{AsFd, BorrowedFd, OwnedFd},
     io::{Errno, FdFlags},
-    net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType},
+    net::{
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+        SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    },
 };
 use serde::{Deserialize, Serialize};
-use std::{io, net::SocketAddr, os::fd::FromRawFd};
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    net::SocketAddr,
+    os::fd::FromRawFd,
+};
 
-/// Environment variable that names the worker's file descriptor of the link.
+/// Environment variable that names the worker's file descriptor of the link, and the supervisor: `FD:PID`. The children
+/// of a worker inherit it too, and must not take some descriptor of theirs for the link.
 pub const SUPERVISOR_FD: &str = "HAWSER_SUPERVISOR_FD";
 
 /// What a worker tells its supervisor.
@@ -41,6 +50,8 @@ pub enum Word {
     },
     /// The worker ends in order: it is not to be started again.
     Bye,
+    /// With it comes a descriptor to keep open until the next worker is started.
+    Keep,
 }
 
 /// Who the worker is, and what has to be done when it dies.
@@ -66,10 +77,17 @@ impl SupervisorLink {
     /// The link that the supervisor handed to this process, if there is one. Call it once, before threads are started.
     ///
     /// # Errors
-    /// If the variable is there and does not name an open descriptor.
+    /// If the variable is there, but does not name an open descriptor and the parent of this process: then the supervisor
+    /// is gone already.
     pub fn from_environment() -> io::Result<Option<Self>> {
         let Ok(text) = std::env::var(SUPERVISOR_FD) else { return Ok(None) };
-        let number = text.parse::<i32>().map_err(io::Error::other)?;
+        let (number, supervisor) =
+            text.split_once(':').ok_or_else(|| io::Error::other(format!("{text:?} is no FD:PID")))?;
+        let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+        if supervisor != parent.to_string() {
+            return Err(io::Error::other("the supervisor that started this process is gone"));
+        }
+        let number = number.parse::<i32>().map_err(io::Error::other)?;
         #[expect(unsafe_code, reason = "a descriptor that came by exec has no owner yet")]
         // SAFETY: the supervisor opened this number for us and nobody else in this process knows it.
         let fd = unsafe { OwnedFd::from_raw_fd(number) };
@@ -100,6 +118,23 @@ impl SupervisorLink {
         Ok(())
     }
 
+    /// Lends the supervisor a descriptor, to keep open for as long as this process lives. The kernel takes 8 to 16 ms to
+    /// close a packet socket (it waits for an RCU grace period); as the last holder, a killed worker would be dead only
+    /// after that, and its release notice so much later.
+    ///
+    /// # Errors
+    /// As [`SupervisorLink::say`].
+    pub fn lend(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let frame = postcard::to_stdvec(&Word::Keep).map_err(io::Error::other)?;
+        let fds = [fd];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        ancillary.push(SendAncillaryMessage::ScmRights(&fds));
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        rustix::net::sendmsg(&self.fd, &[IoSlice::new(&frame)], &mut ancillary, flags)?;
+        Ok(())
+    }
+
     /// Whether the supervisor has closed its end. To be asked when the descriptor is readable.
     #[must_use]
     pub fn is_gone(&self) -> bool {
@@ -124,10 +159,12 @@ impl AsFd for SupervisorLink {
 }
 
 /// What a read on the supervisor's end gave.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Heard {
     /// A word.
     Word(Word),
+    /// A descriptor to keep.
+    Lent(OwnedFd),
     /// Something that is not a word. Only a broken worker says such things.
     Garbage,
     /// Nothing more for now.
@@ -139,13 +176,30 @@ pub enum Heard {
 /// Reads one word at the supervisor's end. Never waits.
 #[must_use]
 pub fn hear(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Heard {
-    match rustix::net::recv(fd, &mut *buffer, RecvFlags::DONTWAIT) {
-        Ok((0, _)) => Heard::Closed,
-        Ok((got, whole)) if got == whole => {
-            postcard::from_bytes(buffer.get(..got).unwrap_or_default()).map_or(Heard::Garbage, Heard::Word)
+    let whole = buffer.len();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    let got = match rustix::net::recvmsg(fd, &mut [IoSliceMut::new(buffer)], &mut ancillary, flags) {
+        Ok(got) => got,
+        Err(Errno::AGAIN | Errno::INTR) => return Heard::Silence,
+        Err(_) => return Heard::Closed,
+    };
+    let mut lent = None;
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(mut fds) = message {
+            lent = fds.next();
         }
-        Ok(_) => Heard::Garbage,
-        Err(Errno::AGAIN | Errno::INTR) => Heard::Silence,
-        Err(_) => Heard::Closed,
+    }
+    if got.bytes == 0 {
+        return Heard::Closed;
+    }
+    if got.bytes > whole || got.flags.contains(ReturnFlags::TRUNC) {
+        return Heard::Garbage;
+    }
+    match (postcard::from_bytes(buffer.get(..got.bytes).unwrap_or_default()), lent) {
+        (Ok(Word::Keep), Some(fd)) => Heard::Lent(fd),
+        (Ok(Word::Keep) | Err(_), _) => Heard::Garbage,
+        (Ok(word), _) => Heard::Word(word),
     }
 }

@@ -1,14 +1,14 @@
 //! Fault injection, for rehearsals and tests: makes the web threads hang on purpose.
 //!
 //! Off unless the environment of the daemon says `HAWSER_FAULT=web-stall-file:/some/path`: then each web thread looks
-//! ten times a second for that file, and does nothing at all while it is there, just as if it had hung in a call.
+//! four times a second for that file, and does nothing at all while it is there, just as if it had hung in a call.
 //! Nothing that comes over the network can switch it on.
 
 use std::{env, path::PathBuf, thread, time::Duration};
 
 /// Name of the environment variable.
 pub const VARIABLE: &str = "HAWSER_FAULT";
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(250);
 
 /// A fault to inject.
 #[derive(Debug, Clone, PartialEq, Eq)]

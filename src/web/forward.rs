@@ -50,6 +50,7 @@ pub(super) fn strip(headers: &mut HeaderMap) {
 pub(super) fn request(headers: &mut HeaderMap, uri: &Uri, peer: Option<IpAddr>, host: impl FnOnce() -> HeaderValue) {
     let trailers = tokens(headers, &header::TE).any(|token| token.eq_ignore_ascii_case("trailers"));
     strip(headers);
+    join_cookies(headers);
     if trailers {
         // RFC 9110 §10.1.4: announced to the next one as coming from us.
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
@@ -72,6 +73,16 @@ pub(super) fn request(headers: &mut HeaderMap, uri: &Uri, peer: Option<IpAddr>, 
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
     if let Some(peer) = peer.and_then(|peer| HeaderValue::from_str(&peer.to_canonical().to_string()).ok()) {
         headers.insert(FORWARDED_FOR, peer);
+    }
+}
+
+/// HTTP/2 may split the field; elsewhere it is one (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(header::COOKIE).iter().nth(1).is_some() {
+        let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        if let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+            headers.insert(header::COOKIE, cookie);
+        }
     }
 }
 
@@ -155,6 +166,12 @@ mod tests {
     fn the_target_names_the_host_before_the_header_does() {
         assert_eq!(forwarded(&[("host", "a")], "http://b:81/x")["host"], "b:81");
         assert_eq!(forwarded(&[], "/")["host"], "s:1");
+    }
+
+    #[test]
+    fn cookies_that_http2_has_split_are_one_field_again() {
+        let out = forwarded(&[("host", "a"), ("cookie", "a=1"), ("cookie", "b=2")], "/");
+        assert_eq!(out.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; b=2"]);
     }
 
     #[test]

@@ -15,10 +15,12 @@ use crate::{
     cluster::{GroupName, Name},
     config::{self, RouteAction},
     http::{
-        BindError, Connection, Counters, Drain, Patience, Scope, Totals, Transport, bind, count, raise_open_files,
-        serve,
+        BindError, Connection, Counters, Drain, Patience, Scope, Totals, Transport, bind, check_free, count,
+        raise_open_files, serve,
     },
-    limits::{ACCEPT_PAUSE, FILE_READERS_MAX, PROBE_CONNECTIONS_MAX, UPSTREAM_KEEP_IDLE, WEB_THREADS_MAX},
+    limits::{
+        ACCEPT_PAUSE, FILE_READERS_MAX, PROBE_CONNECTIONS_MAX, UPSTREAM_KEEP_IDLE, WEB_CONNECTIONS_MAX, WEB_THREADS_MAX,
+    },
 };
 use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
@@ -44,7 +46,7 @@ use tokio::{
 };
 
 /// What the tier is started with.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Setup {
     /// What is served.
     pub web: config::Web,
@@ -52,8 +54,22 @@ pub struct Setup {
     pub vips: Vec<(IpAddr, GroupName)>,
     /// How long clients are waited for.
     pub patience: Patience,
+    /// Most connections at once; fewer if the process may not open that many files.
+    pub connections_max: usize,
     /// A fault to inject, for rehearsals.
     pub fault: Option<Fault>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            web: config::Web::default(),
+            vips: Vec::new(),
+            patience: Patience::default(),
+            connections_max: WEB_CONNECTIONS_MAX,
+            fault: None,
+        }
+    }
 }
 
 impl Setup {
@@ -165,7 +181,7 @@ impl Tier {
             threads => threads,
         };
         let threads = threads.clamp(1, WEB_THREADS_MAX);
-        let connections_max = raise_open_files();
+        let connections_max = raise_open_files().min(setup.connections_max);
         let (addresses, mut sockets) = bind_all(&setup.web, threads)?;
         let groups = setup.vips.iter().map(|(_, group)| *group);
         let groups: Vec<GroupName> = groups.chain(setup.web.listeners.iter().filter_map(|l| l.group)).collect();
@@ -255,6 +271,17 @@ impl Handle {
         self.scopes(group).map(|scope| scope.in_flight()).sum()
     }
 
+    /// Connections of a group that are in flight since before the last [`Handle::turn`].
+    #[must_use]
+    pub fn in_flight_since_turn(&self, group: GroupName) -> usize {
+        self.scopes(group).map(|scope| scope.in_flight_since_turn()).sum()
+    }
+
+    /// From now on, what becomes in flight is told from what is. Only one thread may call it.
+    pub fn turn(&self, group: GroupName) {
+        self.scopes(group).for_each(|scope| scope.turn());
+    }
+
     fn scopes(&self, group: GroupName) -> impl Iterator<Item = &Arc<Scope>> {
         self.0.seats.iter().filter_map(move |seat| seat.groups.get(&group))
     }
@@ -318,6 +345,10 @@ impl Seat {
 
 /// One socket per listener for each thread, and the real addresses.
 fn bind_all(web: &config::Web, threads: usize) -> Result<(Vec<SocketAddr>, Vec<Vec<StdListener>>), Error> {
+    // Before any is bound: listeners of ours may overlap, as a wildcard and a VIP do.
+    for listener in &web.listeners {
+        check_free(listener.address)?;
+    }
     let mut addresses = Vec::new();
     let mut sockets: Vec<Vec<StdListener>> = (0..threads).map(|_| Vec::new()).collect();
     for listener in &web.listeners {

@@ -1,6 +1,8 @@
 //! Runs the built program as a person would: help, `check`, `init`, samples, units.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod daemons;
+
 use std::{
     fs,
     os::unix::fs::PermissionsExt,

@@ -44,6 +44,7 @@ fn heartbeat(groups: &[GroupName], owned: Option<Term>) -> Heartbeat {
         hash: None,
         fitness: Fitness::Fit,
         standby: false,
+        config: 0,
         recall: Recall::Kept,
         groups: groups.iter().map(line).collect(),
     }
@@ -180,6 +181,7 @@ fn the_witness_cannot_pose_as_a_node() {
         timing: Timing::new(millis(500), millis(50)),
         groups: vec![(web(), First)],
         drain: Duration::ZERO,
+        config: 0,
         hash,
         seed: 1,
         memory: remembers(HOLD),

@@ -965,11 +965,11 @@ impl World {
             }
             Order::Forward(_) => {}
             Order::Exit(_) => machine.supervisor = None,
-            Order::TakeAway(_) if machine.kernel_takes > 0 => {
+            Order::TakeAway { .. } if machine.kernel_takes > 0 => {
                 let done = self.now + machine.kernel_takes;
                 self.push(done, Happening::Gone(me, number));
             }
-            Order::TakeAway(_) => self.taken_away(me, number),
+            Order::TakeAway { .. } => self.taken_away(me, number),
             Order::SendNotice(secret) => {
                 for to in me.others() {
                     let packet =
@@ -1017,6 +1017,7 @@ impl World {
                 timing: machine.timing,
                 groups: self.plan.groups.clone(),
                 drain: Duration::ZERO,
+                config: 0,
                 hash,
                 seed,
                 memory,

@@ -81,7 +81,7 @@ impl Engine {
     /// Nothing stands in the way of a campaign.
     fn may_campaign(&mut self, name: GroupName) -> bool {
         let Some(group) = self.groups.get(&name) else { return false };
-        if self.stopping.is_some() || self.standby || self.desk.failed() || self.desk.busy() || !group.clear {
+        if self.stopping.is_some() || self.stands_by(name) || self.desk.failed() || self.desk.busy() || !group.clear {
             return false;
         }
         if self.desk.voter.silent(self.now) {
@@ -226,7 +226,7 @@ impl Engine {
 
     /// The owner wants us to take the group.
     pub(super) fn take_offer(&mut self, from: Identity, name: GroupName, owner_term: Term) {
-        let ready = !self.standby
+        let ready = !self.stands_by(name)
             && self.stopping.is_none()
             && self.fitness() != Fitness::Unable
             && !self.desk.mute(self.now)

@@ -19,7 +19,7 @@ use super::event::{Cause, Event};
 use super::input::{Action, Input};
 use super::intent::{Intents, Report};
 use super::message::{Fitness, Recall};
-use super::name::{GroupName, Member, Secret, SecretHash, Term};
+use super::name::{GroupName, Member, STATE_GROUP, Secret, SecretHash, Term};
 use super::timing::Timing;
 use super::voter::{Identity, Memory, Voter};
 use crate::time::{Duration, Instant};
@@ -46,6 +46,8 @@ pub struct Setup {
     pub groups: Vec<(GroupName, Member)>,
     /// How long a planned move waits for requests in flight.
     pub drain: Duration,
+    /// Digest of what both nodes must have alike in their configurations.
+    pub config: u64,
     /// SHA-256 of a secret.
     pub hash: fn(&Secret) -> SecretHash,
     /// For jitter.
@@ -196,7 +198,8 @@ impl Engine {
     fn advance(&mut self) {
         self.due = Instant::NEVER;
         self.advance_timing();
-        let names: Vec<GroupName> = self.groups.keys().copied().collect();
+        // In the order of the configuration: what serves clients comes before the state.
+        let names: Vec<GroupName> = self.setup.groups.iter().map(|(name, _)| *name).collect();
         for name in &names {
             self.advance_tenure(*name);
         }
@@ -226,6 +229,12 @@ impl Engine {
 
     fn event(&mut self, event: Event) {
         self.out.push(Action::Event(event));
+    }
+
+    /// The operator wants this node not to own the group. The state has to be written somewhere all the same: else
+    /// nobody could take a node out of standby again.
+    fn stands_by(&self, group: GroupName) -> bool {
+        self.standby && group.as_str() != STATE_GROUP
     }
 
     /// How far this node can serve, all told.

@@ -29,6 +29,7 @@ pub(super) struct Remote {
 pub(super) struct Word {
     pub(super) fitness: Fitness,
     pub(super) standby: bool,
+    pub(super) config: u64,
     pub(super) recall: Recall,
     pub(super) lines: BTreeMap<GroupName, GroupLine>,
 }
@@ -121,6 +122,7 @@ impl Engine {
             hash: self.setup.me.hash,
             fitness: self.fitness(),
             standby: self.standby || self.stopping.is_some(),
+            config: self.setup.config,
             recall: self.recall(),
             groups,
         }
@@ -221,6 +223,7 @@ impl Engine {
         self.remotes[from.member.index()].word = Some(Word {
             fitness: heartbeat.fitness,
             standby: heartbeat.standby,
+            config: heartbeat.config,
             recall: heartbeat.recall,
             lines: heartbeat.groups.iter().take(MEMORIES_MAX).map(|l| (l.name, *l)).collect(),
         });

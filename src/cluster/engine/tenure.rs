@@ -36,7 +36,7 @@ impl Engine {
         let moved_for_unfitness = owner.cause == Cause::Unfit && self.now < owner.since + NO_RETURN;
         let cause = match self.stopping {
             Some(stopping) => stopping.cause,
-            None if self.standby => Cause::Standby,
+            None if self.stands_by(name) => Cause::Standby,
             None if self.fitness == Fitness::Unfit && !moved_for_unfitness => Cause::Unfit,
             None => return,
         };
@@ -174,6 +174,9 @@ impl Engine {
         let peer = self.peer_word().filter(|_| self.peer_answers()).ok_or(CommandRefusal::PeerSilent)?;
         if peer.standby {
             return Err(CommandRefusal::PeerStandby);
+        }
+        if peer.config != self.setup.config && !force {
+            return Err(CommandRefusal::ConfigDiffers);
         }
         if peer.recall.lost() || (peer.fitness != Fitness::Fit && !force) || peer.fitness == Fitness::Unable {
             return Err(CommandRefusal::PeerUnfit);

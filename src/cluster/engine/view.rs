@@ -55,6 +55,8 @@ pub struct MemberView {
     pub fitness: Option<Fitness>,
     /// It is in standby.
     pub standby: bool,
+    /// A node: its configuration is like ours where it must be.
+    pub config_agrees: bool,
 }
 
 /// What the engine knows.
@@ -136,6 +138,7 @@ impl Engine {
             round_trip: remote.round_trip,
             fitness: remote.word.as_ref().map(|w| w.fitness),
             standby: remote.word.as_ref().is_some_and(|w| w.standby),
+            config_agrees: remote.word.as_ref().is_none_or(|w| w.config == self.setup.config),
         }
     }
 }

@@ -1,13 +1,13 @@
 //! What a follower does: offers what it wrote alone, takes the owner's writes in order, sends its transitions.
 
-use super::{Asker, Job, Now, Origin, Replica, Then};
+use super::{Action, Job, Now, Origin, Replica, Then};
 use crate::{
     cluster::Term,
-    limits::{OFFER_OPS_MAX, VALUE_BYTES_MAX},
+    limits::{FORWARD_WAIT, OFFER_OPS_MAX, RECORD_AGAIN, VALUE_BYTES_MAX},
     replicate::{
         content::{Author, Entry, Room, Trust},
         message::{Message, Offered},
-        types::{Op, Role, When},
+        types::{Op, Role, When, WriteError, Written},
     },
     time::Instant,
 };
@@ -30,6 +30,21 @@ enum Stage {
     Asked,
     /// We have what the owner has.
     InStep,
+}
+
+/// A write that the owner was asked for.
+#[derive(Debug)]
+pub(super) struct Forwarded {
+    origin: Asker,
+    pub(super) deadline: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// Someone on this node.
+    Local(u64),
+    /// The outbox.
+    Outbox,
 }
 
 impl Following {
@@ -200,5 +215,33 @@ impl Replica {
             return true;
         }
         false
+    }
+
+    /// Asks the owner for a write.
+    pub(super) fn submit(&mut self, now: Now, origin: Asker, ops: Vec<Op>) {
+        let id = self.next_submit;
+        self.next_submit += 1;
+        self.forwarded.insert(id, Forwarded { origin, deadline: now.at + FORWARD_WAIT });
+        self.send(Message::Submit { id, ops });
+    }
+
+    pub(super) fn end_forwarded(&mut self, now: Now, submit: u64, result: Result<Written, WriteError>) {
+        match self.forwarded.remove(&submit).map(|forwarded| forwarded.origin) {
+            Some(Asker::Local(id)) => self.out.push(Action::Answer { id, result }),
+            // It leaves the outbox when it comes back as the owner's write; until then it is sent again, which does
+            // no harm: its key is its own.
+            Some(Asker::Outbox) => {
+                self.record_after = if result.is_ok() { Instant::ZERO } else { now.at + RECORD_AGAIN };
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn end_all_forwarded(&mut self) {
+        for (_, forwarded) in std::mem::take(&mut self.forwarded) {
+            if let Asker::Local(id) = forwarded.origin {
+                self.out.push(Action::Answer { id, result: Err(WriteError::Unknown) });
+            }
+        }
     }
 }

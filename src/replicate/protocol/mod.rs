@@ -26,11 +26,11 @@ use super::{
 };
 use crate::{
     cluster::{Member, Name, Term},
-    limits::{FORWARD_WAIT, HISTORY_MAX, RECORD_AGAIN, WRITES_QUEUED_MAX},
+    limits::{HISTORY_MAX, WRITES_QUEUED_MAX},
     store::{Batch, Error, Store},
     time::Instant,
 };
-use follower::Following;
+use follower::{Asker, Following, Forwarded};
 use owner::{Job, Led, Origin, Waiting};
 use repair::{Repair, Taking};
 use std::{
@@ -208,21 +208,6 @@ enum Then {
     Accepted,
 }
 
-/// A write that the owner was asked for.
-#[derive(Debug)]
-struct Forwarded {
-    origin: Asker,
-    deadline: Instant,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asker {
-    /// Someone on this node.
-    Local(u64),
-    /// The outbox.
-    Outbox,
-}
-
 impl Replica {
     /// The replica as its store has it. `highest` is the highest term of the group `state` in the promise file.
     pub(super) fn load(me: Member, name: Name, store: &dyn Store, highest: Term) -> Result<Self, Error> {
@@ -255,6 +240,18 @@ impl Replica {
     /// The state, to read: what is durable here.
     pub(super) fn content(&self) -> Arc<Content> {
         Arc::clone(&self.copy.content)
+    }
+
+    /// What a restart would have to load.
+    #[cfg(test)]
+    pub(super) fn copy(&self) -> &Copy {
+        &self.copy
+    }
+
+    /// The highest term known.
+    #[cfg(test)]
+    pub(super) fn highest(&self) -> Term {
+        self.highest
     }
 
     /// Whether a message of the peer can be taken now; until then it is left on the wire.
@@ -518,34 +515,6 @@ impl Replica {
             self.dropped += 1;
         }
         self.records.push_back((key, entry));
-    }
-
-    /// Asks the owner for a write.
-    fn submit(&mut self, now: Now, origin: Asker, ops: Vec<Op>) {
-        let id = self.next_submit;
-        self.next_submit += 1;
-        self.forwarded.insert(id, Forwarded { origin, deadline: now.at + FORWARD_WAIT });
-        self.send(Message::Submit { id, ops });
-    }
-
-    fn end_forwarded(&mut self, now: Now, submit: u64, result: Result<Written, WriteError>) {
-        match self.forwarded.remove(&submit).map(|forwarded| forwarded.origin) {
-            Some(Asker::Local(id)) => self.out.push(Action::Answer { id, result }),
-            // It leaves the outbox when it comes back as the owner's write; until then it is sent again, which does
-            // no harm: its key is its own.
-            Some(Asker::Outbox) => {
-                self.record_after = if result.is_ok() { Instant::ZERO } else { now.at + RECORD_AGAIN };
-            }
-            None => {}
-        }
-    }
-
-    fn end_all_forwarded(&mut self) {
-        for (_, forwarded) in std::mem::take(&mut self.forwarded) {
-            if let Asker::Local(id) = forwarded.origin {
-                self.out.push(Action::Answer { id, result: Err(WriteError::Unknown) });
-            }
-        }
     }
 
     /// A term was heard of.

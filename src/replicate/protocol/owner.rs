@@ -65,6 +65,14 @@ impl Job {
             Self::Write { origin: Origin::Local(_) | Origin::Outbox, .. } => None,
         }
     }
+
+    /// The term that a follower's offer or question belongs to.
+    fn term(&self) -> Option<Term> {
+        match self {
+            Self::Offer { term, .. } | Self::Follow { term, .. } => Some(*term),
+            Self::Write { .. } => None,
+        }
+    }
 }
 
 type Changes = Vec<(String, Option<Vec<u8>>)>;
@@ -81,10 +89,11 @@ impl Replica {
         }
     }
 
-    /// The peer's request for work, in order with all other work.
+    /// The peer's request for work, in order with all other work. An honest peer has one under way in each term.
     pub(super) fn on_job(&mut self, job: Job) {
-        // An honest peer has one offer or question under way.
-        if self.jobs.iter().any(|job| matches!(job, Job::Offer { .. } | Job::Follow { .. })) {
+        let asked = job.term();
+        self.jobs.retain(|job| job.term().is_none() || job.term() >= asked);
+        if self.jobs.iter().any(|job| job.term().is_some()) {
             return self.disconnect("the peer asked twice");
         }
         self.jobs.push_back(job);

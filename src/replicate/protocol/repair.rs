@@ -138,9 +138,8 @@ impl Replica {
         let term = self.copy.head().term;
         let tell = |(number, key): (usize, &String)| {
             let mine = content.get(key);
-            if let Ok(at) = items.binary_search_by(|(other, _)| other.cmp(key))
-                && mine == Some(&items[at].1)
-            {
+            let theirs = items.binary_search_by(|(other, _)| other.cmp(key)).ok().map(|at| &items[at].1.value);
+            if theirs.is_some() && (key.starts_with(HISTORY) || theirs == mine.map(|item| &item.value)) {
                 return None;
             }
             if key.starts_with(HISTORY) {

@@ -9,6 +9,8 @@
 //!   add with it.
 //! - The first opening finds no element, so it is short ([`GATE_FIRST`]), and the renewal follows.
 //! - The clock is read right before and right after each call. Later than the end, or more than a guard apart: shut.
+//! - What need not fail does not: the kernel waits for an RCU grace period, tens of milliseconds, when it takes a batch
+//!   back.
 //! - A timeout is never less than two ticks: the kernel rounds down to ticks, and zero ticks mean *no* timeout.
 //!
 //! Not here: whose address it is, and until when (`keeper`).
@@ -74,7 +76,9 @@ impl Gate {
         // A coarse clock moves once per tick: its resolution is the tick.
         let tick = clock_getres(ClockId::MonotonicCoarse);
         let tick = Duration::from_nanos(u64::try_from(tick.tv_nsec).unwrap_or(0)).max(Duration::from_millis(1));
-        let mut gate = Self { channel: Channel::new(NETLINK_NETFILTER)?, monitor, guarded, tick };
+        let channel = Channel::new(NETLINK_NETFILTER)?;
+        monitor.ignore(channel.port())?;
+        let mut gate = Self { channel, monitor, guarded, tick };
         gate.restore(&[])?;
         Ok(gate)
     }
@@ -134,7 +138,7 @@ impl Gate {
     /// # Errors
     /// If the kernel refuses: they shut by themselves then.
     pub fn shut(&mut self, vips: &[IpAddr]) -> io::Result<()> {
-        self.clear(Set::Open, vips)
+        self.batch(ruleset::clear(Set::Open, vips))
     }
 
     /// Drops the first packets of new TCP connections to these addresses for a time; clients repeat them.
@@ -142,8 +146,9 @@ impl Gate {
     /// # Errors
     /// If the kernel refuses.
     pub fn squeeze(&mut self, vips: &[IpAddr], time: Duration) -> io::Result<()> {
-        self.clear(Set::Squeeze, vips)?;
-        self.batch(ruleset::add(Set::Squeeze, vips, Some(time.max(2 * self.tick)), Adding::Any))
+        let mut messages = ruleset::clear(Set::Squeeze, vips);
+        messages.extend(ruleset::add(Set::Squeeze, vips, Some(time.max(2 * self.tick)), Adding::Any));
+        self.batch(messages)
     }
 
     /// Lets new connections in again.
@@ -151,16 +156,15 @@ impl Gate {
     /// # Errors
     /// If the kernel refuses: it ends by itself then.
     pub fn end_squeeze(&mut self, vips: &[IpAddr]) -> io::Result<()> {
-        self.clear(Set::Squeeze, vips)
+        self.batch(ruleset::clear(Set::Squeeze, vips))
     }
 
     /// Whether someone else has deleted something of the gate (`nft flush ruleset`), or news were lost. To be asked when
     /// the descriptor is readable.
     pub fn is_disturbed(&mut self) -> bool {
-        let ours = self.channel.port();
         let mut disturbed = false;
         loop {
-            match self.monitor.read(|answer| disturbed |= answer.port != ours && is_deletion_of_ours(&answer)) {
+            match self.monitor.read(|answer| disturbed |= is_deletion_of_ours(&answer)) {
                 Ok(true) => {}
                 Ok(false) => return disturbed,
                 // Overrun: what was lost may have been that.
@@ -193,22 +197,6 @@ impl Gate {
         }
         self.shut(vips)?;
         Ok(Door::Shut)
-    }
-
-    /// Deletes elements that may be there or not: together, and one by one if one was missing.
-    fn clear(&mut self, set: Set, vips: &[IpAddr]) -> io::Result<()> {
-        let there = |result: io::Result<()>| match result {
-            Ok(()) => Ok(true),
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
-            Err(error) => Err(error),
-        };
-        if vips.is_empty() || there(self.batch(ruleset::delete(set, vips)))? {
-            return Ok(());
-        }
-        for message in vips.iter().flat_map(|vip| ruleset::delete(set, &[*vip])) {
-            there(self.batch(vec![message]))?;
-        }
-        Ok(())
     }
 
     fn batch(&mut self, messages: Vec<Message>) -> io::Result<()> {

@@ -24,6 +24,7 @@
 //! ARP *replies* come in: they are the other node's announcements, by which this node's own neighbour table follows the
 //! address. IP packets *from* a shut address go out: they are the resets of destroyed connections.
 
+use crate::limits::GATE_FIRST;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage};
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterProtoFamily,
@@ -165,6 +166,13 @@ pub(super) fn add(set: Set, vips: &[IpAddr], timeout: Option<Duration>, adding: 
         .collect()
 }
 
+/// Elements gone, whether they were there or not: added for a moment that no packet sees, then deleted.
+pub(super) fn clear(set: Set, vips: &[IpAddr]) -> Vec<Message> {
+    let mut messages = add(set, vips, Some(GATE_FIRST), Adding::Any);
+    messages.extend(delete(set, vips));
+    messages
+}
+
 /// Elements deleted, in each place where the set is. One that is not there, or has timed out, fails the whole batch.
 pub(super) fn delete(set: Set, vips: &[IpAddr]) -> Vec<Message> {
     elements(set, vips, None)
@@ -250,7 +258,7 @@ fn inet_rules() -> Vec<Message> {
     squeeze4.extend(squeezed());
     let mut squeeze6 = vec![version(NFPROTO_IPV6), in_set(IP6_DESTINATION, Set::Squeeze)];
     squeeze6.extend(squeezed());
-    let nd = |kind| vec![version(NFPROTO_IPV6), l4protocol(PROTOCOL_ICMP6), equals(ICMP6_TYPE, &[kind])].concat();
+    let nd = |kind| [version(NFPROTO_IPV6), l4protocol(PROTOCOL_ICMP6), equals(ICMP6_TYPE, &[kind])].concat();
     let nd_any = [
         version(NFPROTO_IPV6),
         l4protocol(PROTOCOL_ICMP6),
@@ -321,10 +329,7 @@ fn l4protocol(protocol: u8) -> Vec<Expressions> {
 
 fn drop() -> Vec<Expressions> {
     let verdict = DataAttribute::Verdict(vec![VerdictAttribute::Code(Verdict::Other(NF_DROP))]);
-    vec![Expressions::Immediate(vec![
-        Immediate::DestinationRegister(Register::Verdict),
-        Immediate::Data(verdict),
-    ])]
+    vec![Expressions::Immediate(vec![Immediate::DestinationRegister(Register::Verdict), Immediate::Data(verdict)])]
 }
 
 fn load(field: Field) -> Expressions {

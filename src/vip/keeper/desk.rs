@@ -1,7 +1,11 @@
 //! The keeper's thread: one poll loop that hears everything and hands it to the groups.
 
-use super::{KeeperError, KeeperSetup, Shared, post::{Post, Tools}};
+use super::{
+    KeeperError, KeeperSetup, Shared,
+    post::{Post, Tools},
+};
 use crate::{
+    alarm::Alarm,
     clock,
     cluster::{Layers, Report},
     config::GateMode,
@@ -9,7 +13,6 @@ use crate::{
     time::Instant,
     vip::{
         addresses::{Addresses, News},
-        alarm::Alarm,
         gate::Gate,
         netlink::{Link, Routing},
         packet::{ArpWatch, Wire},
@@ -79,9 +82,13 @@ impl Desk {
         })
         .map_err(failed("start the addresses' thread"))?;
         let wire = Wire::new().map_err(capability("CAP_NET_RAW", "open a packet socket"))?;
+        if let Some(link) = &setup.supervisor {
+            link.lend(wire.fd()).map_err(failed("lend the supervisor a descriptor"))?;
+        }
         let alarm = Alarm::new().map_err(failed("make a timer"))?;
         priority::raise();
-        let layers = Layers { supervisor: setup.supervisor.is_some(), gate: gate.is_some(), lifetime: true, sock_destroy };
+        let layers =
+            Layers { supervisor: setup.supervisor.is_some(), gate: gate.is_some(), lifetime: true, sock_destroy };
         let tools = Tools {
             gate,
             sockets,
@@ -114,7 +121,6 @@ impl Desk {
             may_hold &= self.stop_by.is_none();
             for post in &mut self.posts {
                 post.advance(&mut self.tools, may_hold);
-                post.announce(&self.tools);
             }
             self.restore_gate();
             self.tell_unable();
@@ -152,10 +158,7 @@ impl Desk {
         if let Err(error) = self.alarm.set(next) {
             self.tools.event(format!("cannot set a timer: {error}"));
         }
-        let mut fds = vec![
-            PollFd::new(&self.shared.wake, PollFlags::IN),
-            PollFd::new(&self.alarm, PollFlags::IN),
-        ];
+        let mut fds = vec![PollFd::new(&self.shared.wake, PollFlags::IN), PollFd::new(&self.alarm, PollFlags::IN)];
         fds.extend(self.tools.gate.iter().map(|gate| PollFd::from_borrowed_fd(gate.as_fd(), PollFlags::IN)));
         fds.extend(self.tools.supervisor.iter().map(|link| PollFd::from_borrowed_fd(link.as_fd(), PollFlags::IN)));
         fds.extend(self.watches.iter().map(|watch| PollFd::from_borrowed_fd(watch.as_fd(), PollFlags::IN)));
@@ -248,7 +251,10 @@ impl Desk {
                 continue;
             }
             match ArpWatch::new(index, &ips) {
-                Ok(watch) => self.watches.push(watch),
+                Ok(watch) => {
+                    self.tools.lend(watch.as_fd());
+                    self.watches.push(watch);
+                }
                 Err(error) => self.tools.event(format!("cannot watch for other machines with our addresses: {error}")),
             }
         }
@@ -260,8 +266,7 @@ impl Desk {
         if now < self.restore_gate_at {
             return;
         }
-        let open: Vec<IpAddr> =
-            self.posts.iter().flat_map(|post| post.open_ips(&self.tools, now)).copied().collect();
+        let open: Vec<IpAddr> = self.posts.iter().flat_map(|post| post.open_ips(&self.tools, now)).copied().collect();
         let Some(gate) = &mut self.tools.gate else { return };
         if let Err(error) = gate.restore(&open) {
             self.restore_gate_at = now + TAKE_AWAY_REPEAT;
@@ -349,7 +354,7 @@ fn remove_left_overs(ips: &[IpAddr], sockets: Option<&mut Sockets>) -> io::Resul
     }
     if let Some(sockets) = sockets {
         // Best effort: without it clients of the earlier run wait longer.
-        drop(sockets.destroy(ips, usize::MAX));
+        drop(sockets.bound_to(ips).and_then(|found| sockets.destroy(&found)));
     }
     if !routing.delete_all(ips)? {
         return Err(io::Error::other("they are still there"));

@@ -5,7 +5,7 @@ use crate::{
     clock,
     cluster::{GroupName, Intent, Report, Term},
     config::{Group, Vip},
-    limits::{ADDRESS_RETRY, DESTROY_FIRST_MAX, GUARD, SQUEEZE_MAX, SQUEEZE_POLL, UNABLE_REST},
+    limits::{ADDRESS_RETRY, GUARD, RESETS_FIRST_MAX, SQUEEZE_MAX, SQUEEZE_POLL, UNABLE_REST},
     time::Instant,
     vip::{
         addresses::{Addresses, Member},
@@ -14,10 +14,11 @@ use crate::{
         gate::{Door, Gate},
         netlink::Link,
         packet::Wire,
-        sockets::Sockets,
+        sockets::{Sockets, Tcp},
         supervision::{SupervisorLink, Word},
     },
 };
+use rustix::fd::BorrowedFd;
 use std::{
     io,
     net::IpAddr,
@@ -55,6 +56,15 @@ impl Tools {
         }
     }
 
+    /// Lends the supervisor a descriptor. Without that only the notice of this worker's death comes later.
+    pub(super) fn lend(&self, fd: BorrowedFd<'_>) {
+        if let Some(link) = &self.supervisor
+            && let Err(error) = link.lend(fd)
+        {
+            self.event(format!("cannot lend the supervisor a descriptor: {error}"));
+        }
+    }
+
     /// When the gate has to be shut, for a lease that ends at `until`.
     fn gate_end(&self, until: Instant) -> Instant {
         until - self.gate.as_ref().map_or(GUARD, Gate::guard)
@@ -78,9 +88,16 @@ impl Tools {
         }
     }
 
-    /// Destroys up to `most` connections of these addresses; how many are left.
-    fn destroy(&mut self, ips: &[IpAddr], most: usize) -> usize {
-        self.sockets.as_mut().and_then(|sockets| sockets.destroy(ips, most).ok()).unwrap_or(0)
+    fn find(&mut self, ips: &[IpAddr]) -> Vec<Tcp> {
+        self.sockets.as_mut().and_then(|sockets| sockets.bound_to(ips).ok()).unwrap_or_default()
+    }
+
+    fn destroy(&mut self, found: &[Tcp]) {
+        if let Some(sockets) = &mut self.sockets
+            && let Err(error) = sockets.destroy(found)
+        {
+            self.event(format!("cannot destroy connections: {error}"));
+        }
     }
 }
 
@@ -92,6 +109,8 @@ pub(super) struct Post {
     pub(super) phase: Phase,
     pub(super) schedule: Schedule,
     intent: Intent,
+    /// An intent was set.
+    asked: bool,
     /// Counts what was asked of the addresses' thread: older answers mean nothing.
     generation: u64,
     /// Until when that thread may renew them.
@@ -102,8 +121,10 @@ pub(super) struct Post {
     refused: Option<(String, Instant)>,
     /// After a failure nothing is begun before this.
     hold_off: Instant,
-    /// Connections that were too many to be destroyed before the addresses went.
-    to_destroy: usize,
+    /// The connections that were seen when a leaving group was last looked at.
+    seen: Option<Vec<Tcp>>,
+    /// Connections are left that were not destroyed before the addresses went.
+    to_destroy: bool,
 }
 
 impl Post {
@@ -115,12 +136,14 @@ impl Post {
             phase: Phase::Gone,
             schedule: Schedule::begin(Instant::NEVER),
             intent: Intent::Released,
+            asked: false,
             generation: 0,
             renew_until: Arc::default(),
             reported: None,
             refused: None,
             hold_off: Instant::ZERO,
-            to_destroy: 0,
+            seen: None,
+            to_destroy: false,
         }
     }
 
@@ -131,7 +154,9 @@ impl Post {
     /// Takes a new intent. A change to one that ends in `Gone` is answered by a fresh look, also if nothing is held.
     pub(super) fn set(&mut self, intent: Intent, tools: &mut Tools) {
         let ends = |intent: Intent| matches!(intent, Intent::Released | Intent::Leaving { .. });
-        let asks = ends(intent) && std::mem::discriminant(&intent) != std::mem::discriminant(&self.intent);
+        let first = !std::mem::replace(&mut self.asked, true);
+        let changed = std::mem::discriminant(&intent) != std::mem::discriminant(&self.intent);
+        let asks = ends(intent) && (first || changed);
         self.intent = intent;
         if asks && self.phase == Phase::Gone {
             self.let_go(tools);
@@ -155,6 +180,7 @@ impl Post {
                 Step::LetGo => self.let_go(tools),
             }
         }
+        self.announce(tools);
         if let (Phase::Open { .. }, Intent::Held { term, .. }) = (self.phase, self.intent)
             && self.reported != Some(term)
         {
@@ -205,6 +231,7 @@ impl Post {
         self.generation += 1;
         tools.addresses.hold(self.name, self.generation);
         self.phase = Phase::Adding { until, placed: false };
+        tracing::debug!(group = %self.name, "addresses come");
     }
 
     fn open(&mut self, until: Instant, tools: &mut Tools) {
@@ -212,6 +239,7 @@ impl Post {
             Ok(()) => {
                 self.phase = Phase::Open { until };
                 self.schedule = Schedule::begin(clock::now());
+                tracing::debug!(group = %self.name, "addresses are there, the gate is open");
             }
             Err(why) => self.give_up(why, tools),
         }
@@ -255,7 +283,10 @@ impl Post {
         match self.open_gate(until, tools) {
             Ok(()) => {
                 self.schedule.again(clock::now());
-                tools.event(format!("the gate of {} had shut before its lease was renewed, and is open again", self.name));
+                tools.event(format!(
+                    "the gate of {} had shut before its lease was renewed, and is open again",
+                    self.name
+                ));
             }
             Err(why) => self.give_up(why, tools),
         }
@@ -271,6 +302,7 @@ impl Post {
     fn squeeze(&mut self, now: Instant, tools: &mut Tools) {
         let Phase::Open { until } = self.phase else { return };
         self.phase = Phase::Leaving { until, since: now, look_at: now };
+        tracing::debug!(group = %self.name, "new connections wait");
         if let Some(gate) = &mut tools.gate
             && let Err(error) = gate.squeeze(&self.ips, SQUEEZE_MAX)
         {
@@ -293,28 +325,55 @@ impl Post {
     }
 
     fn look(&mut self, now: Instant, tools: &mut Tools) {
-        let is_busy = |sockets: &mut Sockets| {
-            sockets.bound_to(&self.ips).is_ok_and(|all| all.iter().any(super::super::sockets::Tcp::is_busy))
-        };
-        if (tools.quiet)(&self.name) && !tools.sockets.as_mut().is_some_and(is_busy) {
-            self.let_go(tools);
-        } else if let Phase::Leaving { look_at, .. } = &mut self.phase {
+        let is_quiet = (tools.quiet)(&self.name);
+        if !is_quiet {
+            tracing::debug!(group = %self.name, "requests are in progress");
+        } else {
+            let found = tools.find(&self.ips);
+            let is_busy = found.iter().any(Tcp::is_busy);
+            if let Some(busy) = found.iter().find(|socket| socket.is_busy()) {
+                tracing::debug!(group = %self.name, ?busy, "a connection has bytes on their way");
+            }
+            self.seen = Some(found);
+            if !is_busy {
+                return self.let_go(tools);
+            }
+        }
+        if let Phase::Leaving { look_at, .. } = &mut self.phase {
             *look_at = now + SQUEEZE_POLL;
         }
     }
 
     fn let_go(&mut self, tools: &mut Tools) {
-        let was_squeezed = matches!(self.phase, Phase::Leaving { .. });
-        self.phase = Phase::Removing;
+        let was = std::mem::replace(&mut self.phase, Phase::Removing);
+        tracing::debug!(group = %self.name, "addresses go");
         self.renew_until.store(0, Ordering::Release);
         tools.shut(&self.ips);
-        // The resets need the addresses; but with very many connections the addresses do not wait for all of them.
-        self.to_destroy = tools.destroy(&self.ips, DESTROY_FIRST_MAX);
+        self.reset_connections(was, tools);
         self.generation += 1;
         tools.addresses.drop(self.name, self.generation);
-        if was_squeezed {
+        if matches!(was, Phase::Leaving { .. }) {
             self.stop_squeezing(tools);
         }
+    }
+
+    /// Resets go out only while the addresses are there. But to look for connections takes milliseconds, which a lease
+    /// that is about to end does not leave (and who has lost it probably reaches nobody), nor has a planned move that was
+    /// just looked at any need of it; and very many connections must not delay the rest.
+    fn reset_connections(&mut self, was: Phase, tools: &mut Tools) {
+        let seen = self.seen.take();
+        let (Phase::Open { until } | Phase::Leaving { until, .. }) = was else { return };
+        if clock::now() >= let_go_at(until) {
+            self.to_destroy = true;
+            return;
+        }
+        // What came between the look and the shut gate is destroyed afterwards.
+        self.to_destroy = seen.is_some();
+        let mut found = seen.unwrap_or_else(|| tools.find(&self.ips));
+        found.retain(|socket| !socket.is_listening());
+        self.to_destroy |= found.len() > RESETS_FIRST_MAX;
+        found.truncate(RESETS_FIRST_MAX);
+        tools.destroy(&found);
     }
 
     /// Lets go because of a failure, and begins nothing for a while.
@@ -346,25 +405,31 @@ impl Post {
         }
         self.phase = Phase::Gone;
         self.reported = None;
+        tracing::debug!(group = %self.name, "addresses are gone");
         tools.tell_supervisor(&Word::Disarm { group: self.name });
         (tools.report)(Report::Gone(self.name));
-        if std::mem::take(&mut self.to_destroy) > 0 {
-            tools.destroy(&self.ips, usize::MAX);
+        if std::mem::take(&mut self.to_destroy) {
+            let found = tools.find(&self.ips);
+            tools.destroy(&found);
         }
     }
 
     /// Announces its addresses if that is due and they are open.
-    pub(super) fn announce(&mut self, tools: &Tools) {
-        let now = clock::now();
-        if self.open_ips(tools, now).is_empty() || !self.schedule.is_due(now) {
+    ///
+    /// Frames of a packet socket do not pass the gate. So the clock is read right before each of them: a machine that
+    /// stood still since then sends one frame too many, which the new owner hears as a conflict and corrects at once.
+    fn announce(&mut self, tools: &Tools) {
+        if !self.is_open() || !self.schedule.is_due(clock::now()) {
             return;
         }
         for vip in &self.vips {
             let Some(link) = tools.links.iter().find(|link| link.name == vip.interface) else { continue };
             let Some(mac) = link.mac else { continue };
             for frame in frames::announcements(mac, vip.address.addr()) {
-                // A full queue or a link that just went down: the next announcement follows soon.
-                drop(tools.wire.send(link.index, &frame));
+                if !self.open_ips(tools, clock::now()).is_empty() {
+                    // A full queue or a link that just went down: the next announcement follows soon.
+                    drop(tools.wire.send(link.index, &frame));
+                }
             }
         }
     }
@@ -379,4 +444,3 @@ impl Post {
         }
     }
 }
-

@@ -1,0 +1,258 @@
+//! Answers the admin API of a node.
+
+use super::{fitness::Why, notes::Names};
+use crate::{
+    admin::{
+        api::{Changed, Group, Link, Peer, Remote, SetStandby, Status, Switchover, Voter},
+        server::{Answer, Desk},
+    },
+    clock,
+    cluster::{Command, Fitness, GroupName, Layers, Name, engine::MemberView},
+    config::Config,
+    driver::{DriverHandle, Seen},
+    replicate::{HistoryEntry, Standby, StateHandle},
+    time::{Duration, Instant},
+    web,
+};
+use std::sync::Arc;
+
+/// What the answers are made from.
+#[derive(Clone)]
+pub(super) struct NodeDesk {
+    pub(super) config: Arc<Config>,
+    pub(super) names: Names,
+    pub(super) driver: DriverHandle,
+    pub(super) state: StateHandle,
+    pub(super) web: web::Handle,
+    pub(super) layers: Layers,
+    pub(super) why: Why,
+    pub(super) started: Instant,
+}
+
+impl Desk for NodeDesk {
+    fn status(&self) -> Answer<Status> {
+        let this = self.clone();
+        Box::pin(async move {
+            let seen = this.driver.see().await.ok_or("the cluster thread is gone")?;
+            Ok(this.status_of(&seen))
+        })
+    }
+
+    fn history(&self) -> Vec<HistoryEntry> {
+        self.state.history()
+    }
+
+    fn switchover(&self, wish: Switchover) -> Answer<Changed> {
+        let this = self.clone();
+        Box::pin(async move { this.move_group(&wish).await })
+    }
+
+    fn standby(&self, wish: SetStandby) -> Answer<Changed> {
+        let this = self.clone();
+        Box::pin(async move { this.set_standby(&wish).await })
+    }
+}
+
+impl NodeDesk {
+    async fn move_group(&self, wish: &Switchover) -> Result<Changed, String> {
+        let seen = self.driver.see().await.ok_or("the cluster thread is gone")?;
+        let view = seen.view.groups.iter().find(|g| g.name == wish.group);
+        let Some(view) = view else {
+            return Err(format!("there is no group {}: {}", wish.group, self.group_names()));
+        };
+        let Some(owner) = view.owner else {
+            return Err(format!("nobody owns {} now; see hawser status", wish.group));
+        };
+        let Some(other) = owner.peer() else { return Err("a witness owns nothing".to_owned()) };
+        let to = self.names.of(other);
+        if let Some(wanted) = wish.to.filter(|wanted| *wanted != to) {
+            return if wanted == self.names.of(owner) {
+                Ok(Changed { text: format!("{} is on {wanted} already", wish.group), replicated: None })
+            } else {
+                Err(format!("there is no node {wanted}"))
+            };
+        }
+        let here = owner == self.names.me;
+        let (group, force) = (wish.group, wish.force);
+        let command = if here { Command::Switchover { group, force } } else { Command::Fetch { group, force } };
+        let from = self.names.of(owner);
+        self.driver.command(command).await.map_err(|why| format!("cannot move {group} from {from} to {to}: {why}"))?;
+        let text = if here { format!("{group} moved from {from} to {to}") } else { format!("{from} was asked") };
+        Ok(Changed { text, replicated: None })
+    }
+
+    async fn set_standby(&self, wish: &SetStandby) -> Result<Changed, String> {
+        let node = wish.node.unwrap_or(self.names.of(self.names.me));
+        if !self.names.nodes.contains(&node) {
+            let [a, b] = self.names.nodes;
+            return Err(format!("there is no node {node}: they are {a} and {b}"));
+        }
+        if wish.on && !wish.force {
+            self.may_stand_by(node).await?;
+        }
+        let on = if wish.on { Standby::On } else { Standby::Off };
+        let written = self.state.set_standby(&node, on).await.map_err(|e| e.to_string())?;
+        let what = if wish.on { "is in standby" } else { "may own groups again" };
+        Ok(Changed { text: format!("{node} {what}"), replicated: Some(written.replicated) })
+    }
+
+    /// Somebody must be left to own the groups.
+    async fn may_stand_by(&self, node: Name) -> Result<(), String> {
+        let seen = self.driver.see().await.ok_or("the cluster thread is gone")?;
+        let me = self.names.of(self.names.me);
+        let other = self.names.nodes.into_iter().find(|n| *n != node).unwrap_or(node);
+        let (ready, why) = if other == me {
+            let fit = seen.view.fitness == Fitness::Fit;
+            (fit && !seen.view.standby, if fit { "is in standby itself" } else { "is not fit" })
+        } else {
+            let peer = seen.view.members.iter().find(|m| Some(m.member) == self.names.me.peer());
+            match peer {
+                Some(p) if !p.heard => (false, "is not heard"),
+                Some(p) if p.standby => (false, "is in standby itself"),
+                Some(p) => (p.fitness == Some(Fitness::Fit), "is not fit"),
+                None => (false, "is not heard"),
+            }
+        };
+        if ready {
+            return Ok(());
+        }
+        Err(format!("{other} {why}: nobody would own the groups; --force does it all the same"))
+    }
+
+    fn group_names(&self) -> String {
+        let names: Vec<&str> = self.config.groups.iter().map(|g| g.name.as_str()).collect();
+        format!("there is {}", names.join(", "))
+    }
+
+    fn status_of(&self, seen: &Seen) -> Status {
+        let now = clock::now();
+        let view = &seen.view;
+        let find = |member| view.members.iter().find(|m| m.member == member);
+        let peer = view.me.peer().and_then(find);
+        let witness = find(crate::cluster::Member::Witness);
+        let heard = |m: Option<&MemberView>| m.is_some_and(|m| m.heard);
+        let heard_ms = |m: Option<&MemberView>| m.and_then(|m| m.heard_at).map(|at| millis(now.since(at)));
+        let trip = |m: Option<&MemberView>| m.filter(|m| m.heard).and_then(|m| m.round_trip).map(fine_millis);
+        let unfit_because = if view.fitness == Fitness::Fit { Vec::new() } else { self.why.list() };
+        let mut status = Status {
+            cluster: self.config.cluster.name,
+            node: self.names.of(view.me),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_secs: now.since(self.started).as_secs(),
+            fitness: view.fitness,
+            unfit_because,
+            standby: view.standby,
+            groups: self.groups(seen, now),
+            peer: Peer {
+                name: self.config.peer_node().name,
+                connected: heard(peer),
+                fitness: peer.and_then(|p| p.fitness),
+                standby: peer.is_some_and(|p| p.standby),
+                round_trip_ms: trip(peer),
+                heard_ms: heard_ms(peer),
+            },
+            witness: Remote {
+                name: self.names.witness,
+                connected: heard(witness),
+                round_trip_ms: trip(witness),
+                heard_ms: heard_ms(witness),
+            },
+            links: self.links(seen, now),
+            layers: self.layers,
+            voter: Voter {
+                silent_ms: view.silent_until.map(|until| millis(now.until(until))),
+                lost: view.recall.lost(),
+            },
+            lease_ms: millis(self.config.cluster.lease),
+            interval_ms: millis(self.config.cluster.interval),
+            worst_tick_ms: fine_millis(view.worst_late),
+            refused: seen.refused.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
+            state: self.state.view(),
+            web: self.web.view(),
+            advice: Vec::new(),
+        };
+        status.advice = advice(&status);
+        status
+    }
+
+    fn groups(&self, seen: &Seen, now: Instant) -> Vec<Group> {
+        let vips = |name: GroupName| {
+            let group = self.config.groups.iter().find(|g| g.name == name);
+            let vips = group.map(|g| g.vips.as_slice()).unwrap_or_default();
+            vips.iter().map(|v| format!("{} on {}", v.address, v.interface)).collect()
+        };
+        seen.view
+            .groups
+            .iter()
+            .map(|g| Group {
+                name: g.name,
+                owner: g.owner.map(|owner| self.names.of(owner)),
+                role: g.role,
+                term: g.term,
+                lease_left_ms: g.lease_until.map(|until| millis(now.until(until))),
+                for_secs: g.since.map(|since| now.since(since).as_secs()),
+                witnessed: g.witnessed,
+                vips: vips(g.name),
+            })
+            .collect()
+    }
+
+    fn links(&self, seen: &Seen, now: Instant) -> Vec<Link> {
+        let patience = self.config.cluster.interval * 3;
+        let ours = self.config.my_node().links.iter();
+        ours.zip(&self.config.peer_node().links)
+            .zip(&seen.links)
+            .map(|((from, to), heard)| Link {
+                from: from.to_string(),
+                to: to.to_string(),
+                up: heard.is_some_and(|at| now.since(at) < patience),
+                heard_ms: heard.map(|at| millis(now.since(at))),
+            })
+            .collect()
+    }
+}
+
+/// What somebody at three in the morning should know.
+fn advice(status: &Status) -> Vec<String> {
+    let mut advice = Vec::new();
+    let (peer, witness) = (&status.peer, &status.witness);
+    if !peer.connected && !witness.connected {
+        advice.push("neither peer nor witness is heard: this node cannot own anything; look at its links".to_owned());
+    } else if !peer.connected {
+        advice.push(format!("{} is not heard: there is no standby", peer.name));
+    } else if !witness.connected {
+        advice.push(format!("the witness {} is not heard: if a node fails now, nobody takes over", witness.name));
+    }
+    if status.voter.lost {
+        advice.push(format!(
+            "this node has no memory of its votes (first start, or a new disk): it votes once it has heard {} and {}",
+            peer.name, witness.name
+        ));
+    }
+    for link in status.links.iter().filter(|link| !link.up && peer.connected) {
+        advice.push(format!("the link {} - {} carries nothing", link.from, link.to));
+    }
+    if !status.layers.supervisor {
+        advice.push("no supervisor: a crash costs a whole lease".to_owned());
+    }
+    if !status.layers.gate {
+        advice.push("the gate is off: a hung node answers until its addresses' lifetime ends".to_owned());
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a lease is a small number of milliseconds")]
+    let lease = status.lease_ms as f64;
+    if status.worst_tick_ms * 4.0 > lease {
+        advice.push(format!(
+            "the cluster thread was once called {:.0} ms late, and the lease is {} ms: make the lease longer",
+            status.worst_tick_ms, status.lease_ms
+        ));
+    }
+    advice
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn fine_millis(span: Duration) -> f64 {
+    (span.as_secs_f64() * 1e6).round() / 1e3
+}

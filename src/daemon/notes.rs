@@ -1,0 +1,88 @@
+//! What the driver tells, on the control runtime: log and history.
+
+use crate::{
+    clock,
+    cluster::{Cause, Event, GroupName, Member, Name, Term},
+    driver::Note,
+    replicate::{HistoryEntry, StateHandle},
+    time::Duration,
+};
+use std::time::UNIX_EPOCH;
+use tokio::sync::mpsc;
+
+/// Names of the members, for people.
+#[derive(Debug, Clone)]
+pub(super) struct Names {
+    pub(super) me: Member,
+    pub(super) nodes: [Name; 2],
+    pub(super) witness: Name,
+}
+
+impl Names {
+    pub(super) fn of(&self, member: Member) -> Name {
+        match member {
+            Member::First => self.nodes[0],
+            Member::Second => self.nodes[1],
+            Member::Witness => self.witness,
+        }
+    }
+}
+
+/// Takes notes until everything is let go of.
+pub(super) async fn run(mut notes: mpsc::Receiver<Note>, names: Names, state: StateHandle) {
+    while let Some(note) = notes.recv().await {
+        match note {
+            Note::Event(event) => tell(&event, &names, &state),
+            Note::Stopped => return,
+        }
+    }
+}
+
+struct Change {
+    group: GroupName,
+    from: &'static str,
+    to: &'static str,
+    cause: Cause,
+    term: Term,
+    after: Option<Duration>,
+}
+
+fn tell(event: &Event, names: &Names, state: &StateHandle) {
+    match event {
+        Event::Acquired { group, term, cause, after } => {
+            let change =
+                Change { group: *group, from: "standby", to: "active", cause: *cause, term: *term, after: *after };
+            record(&change, names, state);
+        }
+        Event::Lost { group, term, cause } => {
+            let change =
+                Change { group: *group, from: "active", to: "standby", cause: *cause, term: *term, after: None };
+            record(&change, names, state);
+        }
+        Event::MoveFailed { group, why } => tracing::warn!(%group, why, "move given up"),
+        Event::Heard(member) => tracing::info!(member = %names.of(*member), "member heard"),
+        Event::Silent(member) => {
+            tracing::warn!(member = %names.of(*member), "member not heard any more; redundancy is reduced");
+        }
+        Event::NotElected { group, term } => tracing::info!(%group, %term, "not elected; trying again"),
+        Event::Recovered => tracing::info!("the voter's memory was had from the other members"),
+    }
+}
+
+fn record(change: &Change, names: &Names, state: &StateHandle) {
+    let after_ms = change.after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
+    let Change { group, from, to, cause, term, .. } = *change;
+    tracing::info!(%group, from, to, cause = cause.as_str(), %term, after_ms, "role changed");
+    let now = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+    state.record_history(HistoryEntry {
+        at_unix_ms: u64::try_from(now.as_millis()).unwrap_or(0),
+        node: names.of(names.me),
+        group,
+        from: from.to_owned(),
+        to: to.to_owned(),
+        cause: cause.as_str().to_owned(),
+        term,
+        after_ms,
+        text: String::new(),
+    });
+}

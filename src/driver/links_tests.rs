@@ -1,0 +1,145 @@
+//! Two nodes' links on loopback, and strangers among them.
+
+use super::*;
+use crate::{
+    clock,
+    cluster::{GroupName, Name, Term},
+    config::{self, Scene},
+    limits::DATAGRAM_BYTES_MAX,
+    trust::{ClusterId, new_incarnation, new_secret, random},
+};
+use std::{path::Path, time::Duration};
+use tokio::time::timeout;
+
+/// Addresses of this test alone: loopback is a whole /8.
+fn addresses() -> [Ipv4Addr; 3] {
+    let [a, b] = random::<2>();
+    [1, 2, 3].map(|last| Ipv4Addr::new(127, a | 1, b, last))
+}
+
+fn node(name: &str, [n1, n2, w]: [Ipv4Addr; 3]) -> Config {
+    let text = format!(
+        "[cluster]\nname = \"t\"\n[[node]]\nname = \"n1\"\nlinks = [\"{n1}\"]\n[[node]]\nname = \"n2\"\n\
+         links = [\"{n2}\"]\n[witness]\nname = \"w\"\naddress = \"{w}\"\n"
+    );
+    let scene = Scene { path: Path::new("hawser.toml"), me: Some(Name::new(name).unwrap()), machine: None };
+    config::check(&text, &scene).unwrap().config
+}
+
+fn links(config: &Config, ring: &Keyring) -> Links {
+    Links::new(bind(config).unwrap(), config, ring, new_incarnation(), clock::now()).unwrap()
+}
+
+fn ring() -> Keyring {
+    Keyring::new(Name::new("t").unwrap(), ClusterId([7; 8]), [9; 32])
+}
+
+fn offer() -> Message {
+    Message::Offer { group: GroupName::new("web").unwrap(), term: Term(3) }
+}
+
+/// Takes one datagram; the bytes, and what came of them.
+async fn one(links: &mut Links) -> (Vec<u8>, Option<Arrival>) {
+    let mut buffer = [0; DATAGRAM_BYTES_MAX + 1];
+    let (by, from, length) = timeout(Duration::from_secs(5), links.receive(&mut buffer)).await.expect("a datagram");
+    let bytes = buffer[..length].to_vec();
+    let arrival = links.take(clock::now(), by, from, &bytes);
+    (bytes, arrival)
+}
+
+/// Greets until each believes the other.
+async fn acquainted(a: &mut Links, b: &mut Links) {
+    a.send(Member::Second, Message::Hello);
+    assert!(one(b).await.1.is_none(), "nothing is believed before it has echoed our life");
+    assert!(matches!(one(a).await.1, Some(Arrival::Message(_, Message::Hello))));
+    a.send(Member::Second, Message::Hello);
+    assert!(matches!(one(b).await.1, Some(Arrival::Message(_, Message::Hello))));
+}
+
+#[tokio::test]
+async fn a_message_counts_once_each_life_has_echoed_the_other() {
+    let addresses = addresses();
+    let (first, second) = (node("n1", addresses), node("n2", addresses));
+    let (mut a, mut b) = (links(&first, &ring()), links(&second, &ring()));
+    acquainted(&mut a, &mut b).await;
+    b.send(Member::First, offer());
+    let Some(Arrival::Message(from, message)) = one(&mut a).await.1 else { panic!("the message did not arrive") };
+    assert_eq!((from.member, message), (Member::Second, offer()));
+    assert!(a.states()[0].heard_at.is_some());
+}
+
+#[tokio::test]
+async fn garbage_replays_and_foreign_clusters_are_counted_and_have_no_effect() {
+    let addresses = addresses();
+    let (first, second) = (node("n1", addresses), node("n2", addresses));
+    let (mut a, mut b) = (links(&first, &ring()), links(&second, &ring()));
+    acquainted(&mut a, &mut b).await;
+    b.send(Member::First, offer());
+    let (recorded, arrival) = one(&mut a).await;
+    assert!(arrival.is_some());
+
+    let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let to = first.my_node().links[0];
+    let mut damaged = recorded.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    let mut foreign = Vec::new();
+    let other = Keyring::new(Name::new("t").unwrap(), ClusterId([8; 8]), [9; 32]);
+    Sealer::new(&other, Member::Second, new_incarnation()).seal(Kind::Engine, b"x", &mut foreign).unwrap();
+    let mut forged = Vec::new();
+    let guess = Keyring::new(Name::new("t").unwrap(), ClusterId([7; 8]), [1; 32]);
+    Sealer::new(&guess, Member::Second, new_incarnation()).seal(Kind::Engine, b"x", &mut forged).unwrap();
+    let mut posing = Vec::new();
+    Sealer::new(&ring().for_witness(), Member::Second, new_incarnation())
+        .seal(Kind::Engine, b"x", &mut posing)
+        .unwrap();
+    let cases: [(&str, &[u8]); 7] = [
+        ("replayed", &recorded),
+        ("bad_seal", &damaged),
+        ("foreign_cluster", &foreign),
+        ("bad_seal", &forged),
+        ("bad_seal", &posing),
+        ("length", b"hello"),
+        ("version", &[0; 200]),
+    ];
+    for (reason, datagram) in cases {
+        let before = a.refusals().totals().get(reason).copied().unwrap_or(0);
+        stranger.send_to(datagram, to).unwrap();
+        assert!(one(&mut a).await.1.is_none(), "{reason}");
+        assert_eq!(a.refusals().totals().get(reason).copied().unwrap_or(0), before + 1, "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn a_notice_is_let_through_without_a_seal_but_only_for_this_cluster() {
+    let addresses = addresses();
+    let first = node("n1", addresses);
+    let mut a = links(&first, &ring());
+    let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let secret = new_secret();
+    for (cluster, passes) in [(ClusterId([7; 8]), true), (ClusterId([8; 8]), false)] {
+        stranger.send_to(&Notice { cluster, secret }.encode(), first.my_node().links[0]).unwrap();
+        let arrival = one(&mut a).await.1;
+        assert_eq!(matches!(arrival, Some(Arrival::Notice(told)) if told == secret), passes);
+    }
+}
+
+#[tokio::test]
+async fn a_life_that_was_replaced_never_comes_back() {
+    let addresses = addresses();
+    let (first, second) = (node("n1", addresses), node("n2", addresses));
+    let mut a = links(&first, &ring());
+    let mut old = links(&second, &ring());
+    acquainted(&mut a, &mut old).await;
+    old.send(Member::First, offer());
+    let (recorded, _) = one(&mut a).await;
+    drop(old);
+    let mut new = links(&second, &ring());
+    new.send(Member::First, Message::Hello);
+    assert!(one(&mut a).await.1.is_none());
+    assert!(one(&mut new).await.1.is_some());
+    new.send(Member::First, offer());
+    assert!(one(&mut a).await.1.is_some());
+    let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+    stranger.send_to(&recorded, first.my_node().links[0]).unwrap();
+    assert!(one(&mut a).await.1.is_none(), "a recorded datagram of the life before");
+}

@@ -1,0 +1,12 @@
+//! The web tier, driven in this process through real sockets on loopback: raw bytes where bytes matter, a client where
+//! a client matters.
+
+#![expect(unreachable_pub, clippy::unwrap_used, reason = "a test binary: nobody is outside, and a failure is a panic")]
+
+mod drain;
+mod files;
+mod health;
+mod kit;
+mod listeners;
+mod proxy;
+mod requests;

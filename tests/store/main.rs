@@ -1,0 +1,43 @@
+//! What must survive: the store under `kill -9`, damage and full disks; two replicas over real sockets.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test binary: whatever is not as it should be ends the test"
+)]
+
+mod crash;
+mod damage;
+mod pair;
+
+use hawser::store::{Batch, Store};
+
+/// The number under a key.
+fn number(store: &dyn Store, key: &str) -> Option<u64> {
+    store.get(key.as_bytes()).unwrap().map(|payload| hawser::store::batch::decode(key.as_bytes(), &payload).unwrap())
+}
+
+/// A commit of one number.
+fn put(key: &str, value: u64) -> Batch {
+    let mut batch = Batch::new();
+    batch.put(key, &value).unwrap();
+    batch
+}
+
+/// Whether this process was started by a test as its child: with which part, in which folder.
+fn child(part: &str) -> Option<std::path::PathBuf> {
+    let asked = std::env::var("HAWSER_STORE_CHILD").ok()?;
+    let (which, folder) = asked.split_once(':')?;
+    (which == part).then(|| folder.into())
+}
+
+/// This test binary as a child that runs only `test`, which then finds its `part`.
+fn spawn(test: &str, part: &str, folder: &std::path::Path) -> std::process::Command {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env("HAWSER_STORE_CHILD", format!("{part}:{}", folder.display()))
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null());
+    command
+}

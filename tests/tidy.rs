@@ -1,0 +1,229 @@
+//! House rules that no compiler checks: who may import whom, headers, pure files, sizes.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot read the sources fails")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Which rooms each room may use. Changing this table is a decision about the design.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("time", &[]),
+    ("limits", &[]),
+    ("clock", &["time"]),
+    ("alarm", &["time", "clock"]),
+    ("cluster", &["time", "limits"]),
+    ("config", &["time", "limits", "cluster", "trust"]),
+    ("telemetry", &[]),
+    ("trust", &["time", "limits", "clock", "cluster", "config"]),
+    ("store", &["time", "limits", "clock", "cluster"]),
+    ("http", &["time", "limits", "clock", "cluster", "config"]),
+    ("driver", &["time", "limits", "clock", "alarm", "cluster", "config", "trust"]),
+    ("vip", &["time", "limits", "clock", "alarm", "cluster", "config"]),
+    ("replicate", &["time", "limits", "clock", "cluster", "store"]),
+    ("web", &["time", "limits", "clock", "cluster", "config", "http"]),
+    ("admin", &["time", "limits", "cluster", "replicate", "web"]),
+    ("supervisor", &["time", "limits", "clock", "alarm", "cluster", "config", "vip"]),
+    (
+        "daemon",
+        &[
+            "time",
+            "limits",
+            "clock",
+            "cluster",
+            "config",
+            "telemetry",
+            "trust",
+            "store",
+            "driver",
+            "vip",
+            "replicate",
+            "web",
+            "admin",
+        ],
+    ),
+    ("demo", &["time", "limits", "clock", "cluster", "config"]),
+    (
+        "cli",
+        &[
+            "time",
+            "limits",
+            "cluster",
+            "config",
+            "telemetry",
+            "trust",
+            "web",
+            "replicate",
+            "admin",
+            "supervisor",
+            "daemon",
+            "demo",
+        ],
+    ),
+    ("main", &[]),
+];
+
+/// What a pure file must not name: it is told the time and gives values back.
+const IMPURE: &[&str] = &[
+    "crate::clock",
+    "std::time::Instant",
+    "SystemTime",
+    "tokio",
+    "std::fs",
+    "std::net::Udp",
+    "std::thread",
+    "HashMap",
+    "Mutex",
+];
+
+/// Files that decide and do not act.
+const PURE: &[&str] = &[
+    "src/cluster",
+    "src/time.rs",
+    "src/limits.rs",
+    "src/supervisor/core.rs",
+    "src/vip/announce.rs",
+    "src/vip/frames.rs",
+    "src/vip/keeper/plan.rs",
+    "src/replicate/protocol",
+];
+
+/// Lines of code, without comments and tests.
+const LINES_MAX: usize = 600;
+
+fn sources(under: &Path) -> Vec<PathBuf> {
+    if under.is_file() {
+        return vec![under.to_owned()];
+    }
+    let mut found = Vec::new();
+    for entry in fs::read_dir(under).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn text(path: &Path) -> String {
+    fs::read_to_string(path).unwrap()
+}
+
+/// The code of a file: no comments, and nothing from its tests on.
+fn code(path: &Path) -> String {
+    let text = text(path);
+    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+/// The rooms that a piece of code names, after `crate::` and in `use crate::{…}`.
+fn rooms_used(code: &str) -> BTreeSet<String> {
+    let mut used = BTreeSet::new();
+    for (at, _) in code.match_indices("crate::") {
+        let rest = &code[at + "crate::".len()..];
+        if let Some(list) = rest.strip_prefix('{') {
+            let mut depth = 1;
+            let mut word = String::new();
+            for c in list.chars() {
+                match c {
+                    '{' => depth += 1,
+                    '}' => depth -= 1,
+                    _ => {}
+                }
+                if depth == 1 && (c.is_alphanumeric() || c == '_') {
+                    word.push(c);
+                } else if depth <= 1 || c == '{' {
+                    if depth <= 1 || !word.is_empty() {
+                        used.insert(std::mem::take(&mut word));
+                    }
+                    if c == ':' {
+                        // The rest of this path is inside the room.
+                        word.clear();
+                    }
+                }
+                if depth == 0 {
+                    break;
+                }
+            }
+        } else {
+            used.insert(rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
+        }
+    }
+    used
+}
+
+#[test]
+fn imports_go_downward_only() {
+    let table: BTreeMap<&str, &[&str]> = MAY_USE.iter().copied().collect();
+    let mut wrong = Vec::new();
+    for path in sources(&root().join("src")) {
+        let inside = path.strip_prefix(root().join("src")).unwrap();
+        let room = inside.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned();
+        if room == "lib" {
+            continue;
+        }
+        let allowed = table.get(room.as_str()).unwrap_or_else(|| panic!("{room} is not in the table"));
+        for used in rooms_used(&code(&path)) {
+            if used != room && table.contains_key(used.as_str()) && !allowed.contains(&used.as_str()) {
+                wrong.push(format!("{} uses {used}", inside.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn the_reader_of_imports_sees_them() {
+    let used = rooms_used("use crate::{clock, cluster::{Name, self}, time::Instant};\nlet a = crate::trust::random();");
+    for room in ["clock", "cluster", "time", "trust"] {
+        assert!(used.contains(room), "{room} in {used:?}");
+    }
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    for path in sources(&root().join("src")) {
+        assert!(text(&path).starts_with("//! "), "{} has no header", path.display());
+    }
+}
+
+#[test]
+fn pure_files_name_no_clock_no_thread_no_disk() {
+    let mut wrong = Vec::new();
+    for pure in PURE {
+        for path in sources(&root().join(pure)) {
+            let code = code(&path);
+            wrong.extend(IMPURE.iter().filter(|w| code.contains(**w)).map(|w| format!("{}: {w}", path.display())));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn no_file_is_more_than_one_idea_long() {
+    let long: Vec<String> = sources(&root().join("src"))
+        .into_iter()
+        .map(|path| (code(&path).lines().count(), path))
+        .filter(|(lines, _)| *lines > LINES_MAX)
+        .map(|(lines, path)| format!("{}: {lines}", path.display()))
+        .collect();
+    assert!(long.is_empty(), "{long:#?}");
+}
+
+#[test]
+fn only_the_store_names_sled() {
+    for path in sources(&root().join("src")) {
+        if !path.starts_with(root().join("src/store")) {
+            assert!(!code(&path).contains("sled::"), "{} names sled", path.display());
+        }
+    }
+}
