@@ -76,7 +76,7 @@ pub struct ServerView {
     pub address: SocketAddr,
     /// Whether it gets requests.
     pub up: bool,
-    /// Whether it was checked at least once (or is never checked).
+    /// Whether it was checked at least once.
     pub checked: bool,
     /// How long it is up or down.
     pub for_secs: u64,
