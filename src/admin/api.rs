@@ -86,6 +86,8 @@ pub struct Peer {
     pub fitness: Option<Fitness>,
     /// It is in standby.
     pub standby: bool,
+    /// It runs the same configuration, where both must agree.
+    pub config_agrees: bool,
     /// Round trip, in milliseconds.
     pub round_trip_ms: Option<f64>,
     /// Milliseconds since it was last heard.

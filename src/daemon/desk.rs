@@ -148,6 +148,7 @@ impl NodeDesk {
                 connected: heard(peer),
                 fitness: peer.and_then(|p| p.fitness),
                 standby: peer.is_some_and(|p| p.standby),
+                config_agrees: peer.is_none_or(|p| p.config_agrees),
                 round_trip_ms: trip(peer),
                 heard_ms: heard_ms(peer),
             },
@@ -239,6 +240,12 @@ fn advice(status: &Status) -> Vec<String> {
         advice.push(format!(
             "this node has no memory of its votes (first start, or a new disk): it votes once it has heard {} and {}",
             peer.name, witness.name
+        ));
+    }
+    if !peer.config_agrees {
+        advice.push(format!(
+            "{} runs another configuration (members, timing, groups or addresses differ): copy hawser.toml, restart one",
+            peer.name
         ));
     }
     advice.extend(vacancy(status));
