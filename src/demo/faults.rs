@@ -218,6 +218,15 @@ pub struct Bench<'a> {
 }
 
 impl Bench<'_> {
+    /// After a move for unfitness the group does not move back for that reason for 10 s: whoever repeats such a fault
+    /// sooner measures that rule, and not the promise.
+    ///
+    /// # Errors
+    /// If somebody ends the demo meanwhile.
+    pub fn rest_before(&self, fault: Fault) -> Result<()> {
+        if fault == Fault::WebStuck { self.interrupt.wait(Duration::from_secs(10)) } else { Ok(()) }
+    }
+
     /// Waits until both nodes name the same owner, everybody is well, and the owner alone answers the client.
     ///
     /// # Errors

@@ -87,7 +87,10 @@ fn strike_all(arguments: &DemoArgs, screen: &mut dyn Write, bench: &mut Bench<'_
     for (at, fault) in arguments.chosen().into_iter().enumerate() {
         say(screen, &format!("{}. {}\n", at + 1, fault.title()));
         let mut runs: Vec<Run> = Vec::new();
-        let outcome = (0..arguments.repeat).try_for_each(|_| {
+        let outcome = (0..arguments.repeat).try_for_each(|again| {
+            if again > 0 {
+                bench.rest_before(fault)?;
+            }
             let run = bench.run(fault)?;
             say(screen, &describe(fault, bench.lease, &run));
             runs.push(run);
