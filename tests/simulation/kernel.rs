@@ -36,7 +36,7 @@ impl Clock {
 
     /// The first true time at which the boot clock shows `local`.
     pub(crate) fn when(&self, at: u64, local: Instant) -> u64 {
-        let ahead = u128::try_from(self.boot(at).until(local).as_nanos()).unwrap();
+        let ahead = self.boot(at).until(local).as_nanos();
         let rate = u128::try_from(1_000_000 + self.ppm).unwrap();
         at.saturating_add(u64::try_from((ahead * 1_000_000).div_ceil(rate)).unwrap_or(u64::MAX))
     }

@@ -4,6 +4,8 @@
 //!
 //! `HAWSER_SEEDS=20000` runs more seeds, `HAWSER_SEED=17` one, with its trace.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 mod faults;
 mod kernel;
 #[cfg(feature = "planted")]
