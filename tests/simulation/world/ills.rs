@@ -67,7 +67,7 @@ impl World {
                 self.slow.insert((from, to), by);
             }
             Fault::KernelTakes(who, takes) => self.machines[who.index()].kernel_takes = takes,
-            Fault::Unkillable(who, on) => self.machines[who.index()].unkillable = on,
+            Fault::Unkillable(who, on) => self.unkillable(who, on),
             Fault::Hangup(who) => self.hang_up(who),
             Fault::Storm(count) => self.storm(count),
         }
@@ -108,6 +108,14 @@ impl World {
             let content = Content::Notice(secret);
             let packet = Packet { from: Member::First, life: Incarnation(0), counter: 0, content };
             self.push(self.now, Happening::Datagram(to, packet));
+        }
+    }
+
+    fn unkillable(&mut self, who: Member, on: bool) {
+        let machine = &mut self.machines[who.index()];
+        machine.unkillable = on;
+        if !on && machine.kill_pending {
+            self.kill_worker(who);
         }
     }
 

@@ -257,6 +257,8 @@ pub(crate) struct Machine {
     disk_takes: u64,
     kernel_takes: u64,
     unkillable: bool,
+    /// It was killed, and dies when the kernel lets it.
+    kill_pending: bool,
     powered: bool,
     suspended_at: Option<u64>,
     worker: Option<Worker>,
@@ -313,6 +315,7 @@ impl World {
             disk_takes: 0,
             kernel_takes: 0,
             unkillable: false,
+            kill_pending: false,
             powered: false,
             suspended_at: None,
             worker: None,

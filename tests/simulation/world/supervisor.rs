@@ -38,7 +38,7 @@ impl World {
         let machine = &mut self.machines[me.index()];
         match order {
             Order::StartWorker => self.start_worker(me),
-            Order::KillWorker if machine.unkillable => {}
+            Order::KillWorker if machine.unkillable => machine.kill_pending = true,
             Order::KillWorker => {
                 machine.worker = None;
                 self.push(soon, Happening::Orders(me, number, Heard::WorkerDied(Ending::Killed(9))));
@@ -104,6 +104,7 @@ impl World {
             };
             Brain::Node(Box::new(Engine::new(now, setup)))
         };
+        machine.kill_pending = false;
         machine.worker = Some(Worker {
             brain,
             sessions: Sessions::new(life),
