@@ -128,31 +128,41 @@ fn one(world: &mut World, chance: &mut Chance, at: u64, lasts: u64, lost: bool) 
             world.at(at, Fault::Stop(node));
             world.at(at + lasts, Fault::PowerOn(node));
         }
-        19 => {
+        19 | 20 => cut_off_then(world, chance, at),
+        _ => slowness(world, chance, at, lasts),
+    }
+    false
+}
+
+/// Nothing breaks: it only takes longer, or comes twice, or is told to be otherwise.
+fn slowness(world: &mut World, chance: &mut Chance, at: u64, lasts: u64) {
+    let node = chance.pick(&NODES);
+    let member = chance.pick(&Member::ALL);
+    let other = chance.pick(&member.others());
+    match chance.below(6) {
+        0 => {
             world.at(at, Fault::Slow(member, other, chance.between(1, 400) * MS));
             world.at(at + lasts, Fault::Slow(member, other, 0));
         }
-        20 => {
+        1 => {
             world.at(at, Fault::KernelTakes(node, chance.between(1, 200) * MS));
             world.at(at + lasts, Fault::KernelTakes(node, 0));
         }
-        21 => world.at(at, Fault::Rate(member, ppm(chance))),
-        22 => world.at(at, Fault::Storm(chance.between(10, 500))),
-        23 => {
+        2 => world.at(at, Fault::Rate(member, ppm(chance))),
+        3 => world.at(at, Fault::Storm(chance.between(10, 500))),
+        4 => {
             // A new configuration reaches the nodes one after the other, if both.
             let timing = timing(chance, world.plan.gated);
             world.at(at, Fault::Timing(node, timing));
             world.at(at + lasts, Fault::Timing(chance.pick(&NODES), timing));
         }
-        24 => {
+        _ => {
             world.at(at, Fault::Unkillable(node, true));
             world.at(at, Fault::Freeze(node, Part::Worker));
             world.at(at + lasts, Fault::Unkillable(node, false));
             world.at(at + lasts, Fault::Thaw(node, Part::Worker));
         }
-        _ => cut_off_then(world, chance, at),
     }
-    false
 }
 
 /// What most traces of two owners have in common: the owner does without one voter for longer than a promise lasts,

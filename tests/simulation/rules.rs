@@ -336,3 +336,21 @@ fn a_cluster_forms_although_the_witness_is_further_away_than_the_lease() {
         assert!(!world.engine(node).unwrap().view().recall.lost(), "{node:?}");
     }
 }
+
+#[test]
+fn a_pair_whose_nodes_both_stand_by_still_writes_its_state() {
+    use crate::world::{Fault, MS, Plan, World, web};
+    let state = GroupName::new("state").unwrap();
+    let mut world = World::new(Plan { groups: vec![(web(), Member::First), (state, Member::First)], ..Plan::calm() });
+    world.run(2_000 * MS);
+    for node in [Member::First, Member::Second] {
+        world.now(Fault::Standby(node, true));
+        world.run(500 * MS);
+    }
+    world.run(3_000 * MS);
+    assert_eq!(world.answering(web()), [], "nobody owns what serves clients");
+    assert_eq!(world.answering(state).len(), 1, "somebody can write that a node stands by no longer");
+    world.now(Fault::Standby(Member::Second, false));
+    world.run(1_000 * MS);
+    assert_eq!(world.answering(web()), [Member::Second]);
+}

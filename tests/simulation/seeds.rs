@@ -38,9 +38,10 @@ fn at_most_one_node_answers_whatever_happens_and_one_does_when_it_is_over() {
         assert_eq!(result, Ok(()), "seed {seed}");
         return;
     }
-    let count: u64 = std::env::var("HAWSER_SEEDS").ok().and_then(|t| t.parse().ok()).unwrap_or(256);
+    let number = |name: &str| std::env::var(name).ok().and_then(|t| t.parse::<u64>().ok());
+    let (first, count) = (number("HAWSER_SEEDS_FROM").unwrap_or(0), number("HAWSER_SEEDS").unwrap_or(256));
     let started = std::time::Instant::now();
-    let mut seeds: BTreeSet<u64> = (0..count).collect();
+    let mut seeds: BTreeSet<u64> = (first..first + count).collect();
     seeds.extend(kept());
     let seeds: Vec<u64> = seeds.into_iter().collect();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
