@@ -68,7 +68,6 @@ fn network(chance: &mut Chance) -> Network {
     }
 }
 
-#[expect(clippy::too_many_lines, reason = "one line or two for each kind of fault")]
 fn one(world: &mut World, chance: &mut Chance, at: u64, lasts: u64, lost: bool) -> bool {
     let node = chance.pick(&NODES);
     let member = chance.pick(&Member::ALL);
