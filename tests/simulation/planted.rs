@@ -4,7 +4,7 @@
 //! `HAWSER_PLANTED_SEEDS=2000` also counts how many seeds find each.
 
 use crate::scenarios::{self as s, Outcome};
-use crate::world::BROKEN;
+use crate::world::{BROKEN, with_each_seed};
 use crate::{seeds, traces as t};
 use hawser::cluster::planted::{Planted, plant};
 
@@ -61,9 +61,9 @@ fn every_planted_fault_is_found() {
     for fault in Planted::ALL {
         let (name, scenario) = finder(fault);
         plant(None);
-        assert_eq!(scenario(), Ok(()), "{name} without a fault");
+        assert_eq!(with_each_seed(scenario), Ok(()), "{name} without a fault");
         plant(Some(fault));
-        let found = scenario();
+        let found = with_each_seed(scenario);
         let red = (0..more).filter(|seed| seeds::run(*seed, false).1.is_err()).count();
         plant(None);
         println!("{fault:?}: {name}: {found:?}; {red} of {more} seeds");

@@ -338,6 +338,28 @@ fn a_cluster_forms_although_the_witness_is_further_away_than_the_lease() {
 }
 
 #[test]
+fn the_grants_of_repeated_requests_bridge_the_way_to_the_first_acknowledgement() {
+    let timing = Timing::new(millis(100), millis(10));
+    let mut world = World::new(Plan { timing, ..Plan::calm() });
+    for (from, to) in [(First, Witness), (Witness, First)] {
+        world.now(Fault::Slow(from, to, 20 * MS));
+    }
+    world.at(MS, Fault::PowerOff(Second, false));
+    assert_eq!(world.run_until_served(1_000 * MS), Some(First));
+    world.run(1_000 * MS);
+    assert_eq!(kept(&world, First, 0), Ok(()));
+}
+
+#[test]
+fn an_unfit_owner_that_hears_its_peer_and_is_not_heard_makes_way() {
+    let mut world = calm().unwrap();
+    world.now(Fault::Cut(First, Second));
+    world.run(700 * MS);
+    world.now(Fault::Fitness(First, Fitness::Unfit));
+    world.run_until_answered(Second, 500 * MS).unwrap();
+}
+
+#[test]
 fn a_pair_whose_nodes_both_stand_by_still_writes_its_state() {
     use crate::world::{Fault, MS, Plan, World, web};
     let state = GroupName::new("state").unwrap();

@@ -31,12 +31,15 @@ impl Engine {
         Heartbeat { hold, ..heartbeat.clone() }
     }
 
-    /// Hands over without being asked. Whether it did.
+    /// Hands over without an offer and without being asked. Whether this is how it is done.
     pub(super) fn planted_unasked(&mut self, name: GroupName) -> bool {
-        let to = self.setup.me.member.peer().and_then(|peer| self.remote(peer).identity);
-        let (Some(to), Some(Stage::Offering { next, .. })) = (to, self.stage(name).cloned()) else { return false };
-        if !active(Planted::UnaskedRelease) || self.desk.busy() {
+        if !active(Planted::UnaskedRelease) {
             return false;
+        }
+        let to = self.setup.me.member.peer().and_then(|peer| self.remote(peer).identity);
+        let (Some(to), Some(Stage::Offering { next, .. })) = (to, self.stage(name).cloned()) else { return true };
+        if self.desk.busy() {
+            return true;
         }
         let term = Term(self.desk.voter.highest(name).0 + 1);
         let request = Request {
