@@ -213,6 +213,10 @@ pub const MEMORIES_MAX: usize = 2 * (GROUPS_MAX + 1);
 pub const STORE_CACHE_BYTES: u64 = 16 * 1024 * 1024;
 /// How long the keyspace may take to open.
 pub const STORE_OPEN_MAX: Duration = Duration::from_secs(60);
+/// How often the lock of a folder is tried: its last holder may be on the way out.
+pub const LOCK_TRIES: u32 = 100;
+/// Pause between two tries of a lock.
+pub const LOCK_RETRY: Duration = Duration::from_millis(10);
 /// Commits that may wait for the disk.
 pub const COMMITS_QUEUED_MAX: usize = 8;
 

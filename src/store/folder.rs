@@ -4,12 +4,14 @@
 //! The kernel drops it when the process ends, however it ends.
 
 use super::Error;
+use crate::limits::{LOCK_RETRY, LOCK_TRIES};
 use rustix::fs::{FlockOperation, flock};
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io::{Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    thread,
 };
 
 /// A folder that this process alone may use while the value lives.
@@ -35,7 +37,7 @@ impl Folder {
             .mode(0o600)
             .open(&at)
             .map_err(|e| Error::io("open", &at, &e))?;
-        if let Err(e) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        if let Err(e) = lock_exclusively(&lock) {
             if e != rustix::io::Errno::WOULDBLOCK {
                 return Err(Error::io("lock", &at, &e.into()));
             }
@@ -53,6 +55,18 @@ impl Folder {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Takes the lock, at once or as soon as a holder that is on its way out is gone: a child that it forked last has a copy
+/// of the lock until its `exec`.
+fn lock_exclusively(file: &File) -> rustix::io::Result<()> {
+    for _ in 0..LOCK_TRIES {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => thread::sleep(LOCK_RETRY),
+            done => return done,
+        }
+    }
+    flock(file, FlockOperation::NonBlockingLockExclusive)
 }
 
 /// Creates a private folder, or makes an existing one private.

@@ -16,7 +16,7 @@
 //! Not here: what the records mean, and where a whole copy comes from (`replicate`).
 
 use super::{Batch, Error, Folder, Promises, Seq, Store, batch::Pair, folder, record};
-use crate::limits::{STORE_CACHE_BYTES, STORE_OPEN_MAX};
+use crate::limits::{LOCK_RETRY, LOCK_TRIES, STORE_CACHE_BYTES, STORE_OPEN_MAX};
 use std::{
     cell::Cell,
     fs::{self, File, Permissions},
@@ -234,7 +234,7 @@ fn guarded(path: &Path, deadline: Duration) -> Result<sled::Db, Refusal> {
     let open = move || {
         OPENING_HERE.set(true);
         OPENING.store(true, Ordering::Relaxed);
-        let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
+        let opened = catch_unwind(AssertUnwindSafe(|| open_unlocked(&config)));
         OPENING.store(false, Ordering::Relaxed);
         // Nobody listens once the deadline has passed.
         drop(tell.send(opened));
@@ -246,6 +246,20 @@ fn guarded(path: &Path, deadline: Duration) -> Result<sled::Db, Refusal> {
         Ok(Err(_)) => Err(Refusal::Content("sled panicked".to_owned())),
         Err(_) => Err(world(format!("not done after {} s", deadline.as_secs()))),
     }
+}
+
+/// Opens sled once its lock is free. The folder is ours by its own lock, so whoever still has sled's is on the way out: a
+/// child of this process between `fork` and `exec` has a copy of every descriptor, and with it of the lock.
+fn open_unlocked(config: &sled::Config) -> sled::Result<sled::Db> {
+    // sled wraps what the system said in an error of its own, with the text and without the kind.
+    let locked = |e: &io::Error| e.to_string().contains("could not acquire lock");
+    for _ in 0..LOCK_TRIES {
+        match config.open() {
+            Err(sled::Error::Io(e)) if locked(&e) => thread::sleep(LOCK_RETRY),
+            opened => return opened,
+        }
+    }
+    config.open()
 }
 
 /// Reads every record once: a folder with a wrong checksum in it is as bad as one that does not open. What is bad is
