@@ -1,4 +1,4 @@
-//! What the engines say to each other. Each message is one datagram.
+//! What the engines say to each other. What is said to one member at one instant travels in one datagram.
 
 use super::name::{GroupName, Incarnation, Secret, SecretHash, Term};
 use crate::time::Duration;
@@ -11,8 +11,8 @@ pub struct Envelope {
     pub echo: Option<Incarnation>,
     /// Generation of the voter set; only equal ones count.
     pub voters: u32,
-    /// The message.
-    pub message: Message,
+    /// The messages, in the order in which they were said.
+    pub messages: Vec<Message>,
 }
 
 /// Numbers what is sent by one incarnation: each datagram to a member has its own.

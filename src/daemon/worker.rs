@@ -347,7 +347,7 @@ fn hands(config: &Config, parts: &Parts<'_>, promises: Promises, notes: mpsc::Se
         config.groups.iter().filter(|g| g.vips.is_empty()).map(|g| g.name).chain([state_group()]).collect();
     let mut watchdog = Watchdog::new();
     let mut patience = Patience::default();
-    let mut throne = Throne { state: parts.state.clone(), told: Role::Follower, every: config.cluster.lease / 4 };
+    let mut throne = Throne { state: parts.state.clone(), told: Role::Follower, every: config.cluster.lease / 2 };
     Ok(Hands {
         persist: Box::new(move |number, memory| {
             writer.write(number, memory::election(memory)).map_err(|e| e.to_string())

@@ -11,7 +11,7 @@ use crate::{
     config::Config,
     limits::{DATAGRAM_BYTES_MAX, GREETINGS_PER_SECOND_MAX},
     time::{Duration, Instant},
-    trust::{Keyring, Kind, Notice, Opener, Refused, Sealer},
+    trust::{Keyring, Kind, Notice, Opener, PAYLOAD_BYTES_MAX, Refused, Sealer},
 };
 use std::{
     io,
@@ -21,8 +21,8 @@ use std::{
 /// What came in and counts.
 #[derive(Debug)]
 pub enum Arrival {
-    /// A message for the engine.
-    Message(Identity, Message),
+    /// Messages for the engine, said at one instant.
+    Messages(Identity, Vec<Message>),
     /// Somebody's worker is dead, and here is the proof.
     Notice(Secret),
 }
@@ -54,6 +54,8 @@ pub struct Links {
     witness_heard_at: Option<Instant>,
     greetings: (Instant, u32),
     refusals: Refusals,
+    /// What was said to each member and is not sent yet.
+    unsent: [Vec<Message>; 3],
     sealed: Vec<u8>,
 }
 
@@ -138,6 +140,7 @@ impl Links {
             witness_heard_at: None,
             greetings: (now, 0),
             refusals: Refusals::new(now),
+            unsent: Default::default(),
             sealed: Vec::with_capacity(DATAGRAM_BYTES_MAX),
         })
     }
@@ -163,14 +166,30 @@ impl Links {
         self.sockets.receive(buffer).await
     }
 
-    /// Says something to a member, on every link to it.
+    /// Says something to a member, on every link to it, with the next [`Links::flush`].
     pub fn send(&mut self, to: Member, message: Message) {
-        self.send_to_life(to, self.sessions.believed(to), message);
+        self.unsent[to.index()].push(message);
     }
 
-    fn send_to_life(&mut self, to: Member, echo: Option<Incarnation>, message: Message) {
-        let envelope = Envelope { echo, voters: self.voters, message };
+    /// Sends what was said since the last time: one datagram for each member.
+    pub fn flush(&mut self) {
+        for to in Member::ALL {
+            let messages = std::mem::take(&mut self.unsent[to.index()]);
+            if !messages.is_empty() {
+                self.send_to_life(to, self.sessions.believed(to), messages);
+            }
+        }
+    }
+
+    fn send_to_life(&mut self, to: Member, echo: Option<Incarnation>, messages: Vec<Message>) {
+        let mut envelope = Envelope { echo, voters: self.voters, messages };
         let Ok(payload) = postcard::to_stdvec(&envelope) else { return };
+        if payload.len() > PAYLOAD_BYTES_MAX && envelope.messages.len() > 1 {
+            for message in std::mem::take(&mut envelope.messages) {
+                self.send_to_life(to, echo, vec![message]);
+            }
+            return;
+        }
         let sealer = if to == Member::Witness { &mut self.to_witness } else { &mut self.to_peer };
         if let Err(error) = sealer.seal(Kind::Engine, &payload, &mut self.sealed) {
             tracing::error!(%error, "a message was too long to be sent");
@@ -215,7 +234,7 @@ impl Links {
         }
         match self.sessions.accept(sender, life, counter, envelope.echo) {
             Verdict::Deliver { .. } if envelope.voters == self.voters => {
-                Some(Arrival::Message(Identity { member: sender, incarnation: life, hash: None }, envelope.message))
+                Some(Arrival::Messages(Identity { member: sender, incarnation: life, hash: None }, envelope.messages))
             }
             Verdict::Deliver { .. } => {
                 self.refusals.count("another voter set", from);
@@ -223,7 +242,7 @@ impl Links {
             }
             Verdict::Greet => {
                 if self.may_greet(now) {
-                    self.send_to_life(sender, Some(life), Message::Hello);
+                    self.send_to_life(sender, Some(life), vec![Message::Hello]);
                 }
                 None
             }

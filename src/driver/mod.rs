@@ -243,7 +243,11 @@ impl Driver {
             let Some((by, from, length)) = arrived else { return };
             let now = clock::now();
             match self.links.take(now, by, from, buffer.get(..length).unwrap_or_default()) {
-                Some(Arrival::Message(from, message)) => self.feed(Input::Message { from, message }),
+                Some(Arrival::Messages(from, messages)) => {
+                    for message in messages {
+                        self.feed(Input::Message { from, message });
+                    }
+                }
                 Some(Arrival::Notice(secret)) => self.feed(Input::Notice(secret)),
                 None => {}
             }
@@ -283,6 +287,7 @@ impl Driver {
             for action in actions {
                 self.carry_out(action);
             }
+            self.links.flush();
             self.links.set_voters(self.engine.voter().voters());
             next = self.spread_intents().map(|gone| Input::Report(Report::Gone(gone)));
         }

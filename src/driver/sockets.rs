@@ -1,22 +1,23 @@
 //! UDP sockets of the links: bound to addresses that may come later, marked as network control.
 
 use crate::limits::DATAGRAM_BYTES_MAX;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     future::poll_fn,
     io,
-    net::{SocketAddr, UdpSocket as StdUdpSocket},
-    task::Poll,
+    net::{SocketAddr, UdpSocket},
+    task::{Context, Poll},
 };
-use tokio::{io::ReadBuf, net::UdpSocket};
+use tokio::io::{Interest, unix::AsyncFd};
 
 /// Differentiated services: network control (RFC 4594 §3.1), as the top six bits of the field.
 const DSCP_CS6: u32 = 48 << 2;
 
-/// Sockets that are read as one.
+/// Sockets that are read as one. Only reading is watched for: the runtime's own UDP socket would wake this thread each
+/// time that something sent has left.
 #[derive(Debug)]
 pub struct Sockets {
-    sockets: Vec<UdpSocket>,
+    sockets: Vec<AsyncFd<UdpSocket>>,
     first: usize,
 }
 
@@ -24,7 +25,7 @@ pub struct Sockets {
 ///
 /// # Errors
 /// If the address is taken, or may not be taken by this user.
-pub fn bind(address: SocketAddr) -> io::Result<StdUdpSocket> {
+pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(!address.ip().is_unspecified())?;
@@ -45,8 +46,11 @@ impl Sockets {
     ///
     /// # Errors
     /// If the runtime cannot watch them.
-    pub fn new(sockets: Vec<StdUdpSocket>) -> io::Result<Self> {
-        let sockets = sockets.into_iter().map(UdpSocket::from_std).collect::<io::Result<_>>()?;
+    pub fn new(sockets: Vec<UdpSocket>) -> io::Result<Self> {
+        #[expect(unsafe_code, reason = "the runtime asks for a promise about the descriptor")]
+        // SAFETY: the socket owns its descriptor, always gives the same one, and is owned by what is made here.
+        let watched = |socket| unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
+        let sockets = sockets.into_iter().map(watched).collect::<Result<_, _>>()?;
         Ok(Self { sockets, first: 0 })
     }
 
@@ -56,17 +60,9 @@ impl Sockets {
         poll_fn(|context| {
             for step in 0..count {
                 let at = (self.first + step) % count;
-                let mut into = ReadBuf::new(buffer);
-                loop {
-                    match self.sockets[at].poll_recv_from(context, &mut into) {
-                        Poll::Ready(Ok(from)) => {
-                            self.first = at + 1;
-                            return Poll::Ready((at, from, into.filled().len()));
-                        }
-                        // What the network says of an earlier send (ICMP) is no news: silence tells the same.
-                        Poll::Ready(Err(_)) => {}
-                        Poll::Pending => break,
-                    }
+                if let Poll::Ready((length, from)) = Self::poll_one(&self.sockets[at], context, buffer) {
+                    self.first = at + 1;
+                    return Poll::Ready((at, from, length));
                 }
             }
             Poll::Pending
@@ -74,9 +70,22 @@ impl Sockets {
         .await
     }
 
+    fn poll_one(
+        socket: &AsyncFd<UdpSocket>,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<(usize, SocketAddr)> {
+        loop {
+            let Poll::Ready(Ok(mut ready)) = socket.poll_read_ready(context) else { return Poll::Pending };
+            // What the network says of an earlier send (ICMP) is no news: silence tells the same. Or nothing waits.
+            if let Ok(Ok(arrived)) = ready.try_io(|socket| socket.get_ref().recv_from(buffer)) {
+                return Poll::Ready(arrived);
+            }
+        }
+    }
+
     /// Hands a datagram to the kernel. What cannot go out is lost, as any datagram may be; whether it went.
     pub fn send(&self, by: usize, to: SocketAddr, datagram: &[u8]) -> bool {
-        // Straight to the kernel: the runtime's idea of readiness begins only with its first turn.
-        self.sockets.get(by).is_some_and(|socket| SockRef::from(socket).send_to(datagram, &to.into()).is_ok())
+        self.sockets.get(by).is_some_and(|socket| socket.get_ref().send_to(datagram, to).is_ok())
     }
 }

@@ -141,7 +141,7 @@ impl Hall {
                     *slot = Some(heard);
                 }
                 let from = Identity { member: sender, incarnation: life, hash: None };
-                let actions = voting.witness.handle(now, from, &envelope.message);
+                let actions = envelope.messages.iter().flat_map(|m| voting.witness.handle(now, from, m)).collect();
                 self.carry_out(sockets, id, actions);
             }
             Verdict::Deliver { .. } => self.refusals.count("another voter set", heard.from),
@@ -187,7 +187,7 @@ impl Hall {
 
     fn send(&mut self, sockets: &Sockets, id: ClusterId, to: Heard, echo: Option<Incarnation>, message: Message) {
         let Some(voting) = self.clusters.get_mut(&id) else { return };
-        let envelope = Envelope { echo, voters: voting.witness.voter().voters(), message };
+        let envelope = Envelope { echo, voters: voting.witness.voter().voters(), messages: vec![message] };
         let Ok(payload) = postcard::to_stdvec(&envelope) else { return };
         if voting.sealer.seal(Kind::Engine, &payload, &mut self.sealed).is_ok() {
             sockets.send(to.by, to.from, &self.sealed);

@@ -26,7 +26,7 @@ pub use identity::Identity;
 pub use keyring::{ClusterId, Keyring};
 pub use private::TrustError;
 pub use replay::ReplayWindow;
-pub use seal::{Claim, Kind, Notice, Opened, Opener, Refused, Sealer, claim};
+pub use seal::{Claim, Kind, Notice, Opened, Opener, PAYLOAD_BYTES_MAX, Refused, Sealer, claim};
 
 use crate::cluster::{Incarnation, Secret, SecretHash};
 use aws_lc_rs::{digest, rand};

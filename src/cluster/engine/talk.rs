@@ -163,7 +163,8 @@ impl Engine {
                 let from = Identity { hash: request.hash, ..from };
                 self.take_secrets(&request.secrets);
                 let answer = self.desk.pre_vote(self.now, from, &request);
-                let answer = self.with_release(answer);
+                let granted = answer.granted && !self.goes_first(&request);
+                let answer = self.with_release(Answer { granted, ..answer });
                 self.send(from.member, Message::PreVoteAnswer(answer));
             }
             Message::Vote(request) => {
@@ -176,6 +177,17 @@ impl Engine {
             Message::Offer { group, term } => self.take_offer(from, group, term),
             Message::Ask { group, force } => self.take_ask(from, group, force),
         }
+    }
+
+    /// Two that ask each other at once would both stand, each with its own vote, and refuse each other until they give up:
+    /// the preferred one goes first. It hears the asker, so if the asker hears it, it is about to get this vote.
+    fn goes_first(&self, request: &Request) -> bool {
+        let better = self.fitness() == Fitness::Fit || !request.fit;
+        better
+            && self
+                .groups
+                .get(&request.group)
+                .is_some_and(|g| g.prefer == self.setup.me.member && matches!(g.role, Role::PreVote(_)))
     }
 
     fn note_heard(&mut self, from: Identity) {
@@ -228,7 +240,16 @@ impl Engine {
             lines: heartbeat.groups.iter().take(MEMORIES_MAX).map(|l| (l.name, *l)).collect(),
         });
         self.send(from.member, Message::Ack(ack));
+        self.fall_into_step();
         self.note_recovery(lost);
+    }
+
+    /// Our word goes out with the answer to the peer's if it is due soon anyway: one datagram and one wake-up of each node
+    /// instead of two. Whoever is the later one follows, so that both never chase each other.
+    fn fall_into_step(&mut self) {
+        if self.next_heartbeat <= self.now + self.setup.timing.interval / 2 {
+            self.next_heartbeat = self.now;
+        }
     }
 
     fn take_ack(&mut self, from: Identity, ack: &Ack) {

@@ -2,8 +2,8 @@
 
 use crate::kernel::{Clock, Kernel};
 use hawser::cluster::{
-    Engine, Envelope, Event, Fitness, GroupName, Incarnation, Intent, Member, Memory, Message, Name, Secret,
-    SecretHash, Sessions, Term, Timing, Witness,
+    Engine, Event, Fitness, GroupName, Incarnation, Intent, Member, Memory, Message, Name, Secret, SecretHash,
+    Sessions, Term, Timing, Witness,
 };
 use hawser::limits::GUARD;
 use hawser::supervisor::core::{Core, Input as Heard};
@@ -137,7 +137,7 @@ struct Packet {
 
 #[derive(Debug, Clone)]
 enum Content {
-    Sealed(Envelope),
+    Sealed(Option<Incarnation>, Message),
     Notice(Secret),
 }
 

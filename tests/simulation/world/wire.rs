@@ -1,9 +1,7 @@
 //! What happens to an engine, and what it does: datagrams, timers, the disk.
 
 use super::{Brain, Content, Fate, Happening, MS, Packet, World};
-use hawser::cluster::{
-    Action, Envelope, Identity, Incarnation, Input, Member, Memory, Message, Verdict, WitnessAction,
-};
+use hawser::cluster::{Action, Identity, Incarnation, Input, Member, Memory, Message, Verdict, WitnessAction};
 use hawser::supervisor::core::Input as Heard;
 use hawser::time::Instant;
 
@@ -74,7 +72,7 @@ impl World {
 
     pub(super) fn receive(&mut self, me: Member, now: Instant, packet: Packet) {
         let Some(worker) = self.machines[me.index()].worker.as_mut() else { return };
-        let envelope = match packet.content {
+        let (echo, message) = match packet.content {
             Content::Notice(secret) => {
                 match &mut worker.brain {
                     Brain::Witness(witness) => witness.notice(&secret),
@@ -82,12 +80,12 @@ impl World {
                 }
                 return;
             }
-            Content::Sealed(envelope) => envelope,
+            Content::Sealed(echo, message) => (echo, message),
         };
-        match worker.sessions.accept(packet.from, packet.life, packet.counter, envelope.echo) {
+        match worker.sessions.accept(packet.from, packet.life, packet.counter, echo) {
             Verdict::Deliver { .. } => {
                 let from = Identity { member: packet.from, incarnation: packet.life, hash: None };
-                self.tell_message(me, now, from, envelope.message);
+                self.tell_message(me, now, from, message);
             }
             Verdict::Greet => self.send(me, packet.from, Some(packet.life), Message::Hello),
             Verdict::Drop => {}
@@ -188,7 +186,7 @@ impl World {
     pub(super) fn send(&mut self, me: Member, to: Member, echo: Option<Incarnation>, message: Message) {
         let Some(worker) = self.machines[me.index()].worker.as_mut() else { return };
         worker.counter += 1;
-        let content = Content::Sealed(Envelope { echo, voters: 0, message });
+        let content = Content::Sealed(echo, message);
         let packet = Packet { from: me, life: worker.life, counter: worker.counter, content };
         self.transmit(me, to, &packet);
     }
@@ -201,7 +199,7 @@ impl World {
         let mut later = self.slow.get(&(me, to)).copied().unwrap_or(0);
         if let Some(sieve) = &mut self.sieve {
             let message = match &packet.content {
-                Content::Sealed(envelope) => Some(&envelope.message),
+                Content::Sealed(_, message) => Some(message),
                 Content::Notice(_) => None,
             };
             match sieve(self.now, me, to, message) {
