@@ -227,3 +227,32 @@ fn only_the_store_names_sled() {
         }
     }
 }
+
+/// Words in code quotes of a module's head that can only be names of tests: long ones.
+fn tests_named(text: &str) -> BTreeSet<String> {
+    let head = text.lines().take_while(|line| line.starts_with("//!")).collect::<Vec<_>>().join("\n");
+    let quoted = head.split('`').skip(1).step_by(2).map(str::to_owned);
+    quoted
+        .filter(|word| word.matches('_').count() >= 4 && !word.contains(|c: char| !c.is_alphanumeric() && c != '_'))
+        .collect()
+}
+
+#[test]
+fn every_test_that_the_documentation_names_exists() {
+    let all: Vec<String> =
+        sources(&root().join("tests")).iter().chain(&sources(&root().join("src"))).map(|p| text(p)).collect();
+    let mut missing = Vec::new();
+    let mut found = 0;
+    for path in sources(&root().join("src")) {
+        for name in tests_named(&text(&path)) {
+            let (plain, of_macro) = (format!("fn {name}("), format!("    {name} = "));
+            if all.iter().any(|t| t.contains(&plain) || t.contains(&of_macro)) {
+                found += 1;
+            } else {
+                missing.push(format!("{}: {name}", path.display()));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+    assert!(found >= 20, "the safety argument names its tests: {found}");
+}

@@ -7,7 +7,6 @@
 //! |--------------|--------------------------------------------------------------------|
 //! | [`keyring`]  | the secret that the members of a cluster share, and its file        |
 //! | [`seal`]     | sealed datagrams and the release notice                             |
-//! | [`replay`]   | the window that refuses a datagram that came before                 |
 //! | [`pki`]      | makes a cluster's CA, certificates and secrets (`hawser init`)      |
 //! | [`identity`] | loads what a node is from its folder                                |
 //! | [`tls`]      | mutual TLS 1.3 between the nodes                                    |
@@ -18,14 +17,12 @@ pub mod identity;
 pub mod keyring;
 pub mod pki;
 pub mod private;
-pub mod replay;
 pub mod seal;
 pub mod tls;
 
 pub use identity::Identity;
 pub use keyring::{ClusterId, Keyring};
 pub use private::TrustError;
-pub use replay::ReplayWindow;
 pub use seal::{Claim, Kind, Notice, Opened, Opener, PAYLOAD_BYTES_MAX, Refused, Sealer, claim};
 
 use crate::cluster::{Incarnation, Secret, SecretHash};

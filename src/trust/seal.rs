@@ -135,7 +135,7 @@ impl Sealer {
     }
 }
 
-/// What a datagram with a good seal said. Whether it came before is for a [`super::ReplayWindow`] to say.
+/// What a datagram with a good seal said. Whether it came before is for the replay window of `cluster` to say.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Opened<'a> {
     /// Which member sealed it.

@@ -1,10 +1,12 @@
 //! Real witnesses and nodes on loopback: how they start, how they refuse, how they end. Nobody gets an address here.
 
 use super::{err, hawser, out};
+use rustix::thread::CapabilitySet;
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
     net::Ipv4Addr,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -152,4 +154,33 @@ fn serve_is_a_web_server_in_one_command_and_ends_in_order() {
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ahoy"), "{answer}");
     assert_eq!(running.end(), Some(0));
+}
+
+/// As a container or a unit without the capability does it: whoever has it not needs nothing taken away.
+#[test]
+fn a_missing_capability_is_named_with_the_fix() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = super::init(dir.path(), "shop");
+    assert!(made.status.success(), "{}", err(&made));
+    for (taken, name) in [(CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"), (CapabilitySet::NET_RAW, "CAP_NET_RAW")] {
+        let without = move || {
+            let mine = rustix::thread::capabilities(None)?;
+            if mine.effective.contains(taken) {
+                rustix::thread::remove_capability_from_bounding_set(taken)?;
+            }
+            Ok(())
+        };
+        let mut run = Command::new(env!("CARGO_BIN_EXE_hawser"));
+        run.args(["run", "--config", "shop/n1/hawser.toml"]).current_dir(dir.path());
+        #[expect(unsafe_code, reason = "what happens between fork and exec")]
+        // SAFETY: two system calls, nothing else.
+        unsafe {
+            run.pre_exec(without);
+        }
+        let refused = run.output().unwrap();
+        assert_eq!(refused.status.code(), Some(78), "{}", err(&refused));
+        let said = err(&refused);
+        let named = said.contains(name) || (said.contains("CAP_NET_ADMIN") && !rustix::process::geteuid().is_root());
+        assert!(named && said.contains("AmbientCapabilities"), "{said}");
+    }
 }
