@@ -14,7 +14,7 @@ work=$(mktemp -d)
 demo=$!
 trap 'kill -INT $demo 2>/dev/null; wait $demo || true; rm -r "$work"' EXIT
 for _ in $(seq 100); do
-    grep -q 'The cluster stays' "$work/demo" && break
+    grep -qs "The cluster stays" "$work/demo" && break
     sleep 0.2
 done
 sleep 3

@@ -217,7 +217,7 @@ fn describe(config: &Config) -> String {
         config.cluster.name,
         first.name,
         second.name,
-        config.witness.name,
+        config.tiebreak.name(),
         count(config.groups.len(), "group"),
         count(vips, "vip"),
         count(config.web.listeners.len(), "listener"),

@@ -4,7 +4,7 @@
 use super::{
     draft::{Draft, Group, Listener, Member, Upstream},
     fault::{Report, wrong},
-    values::{self, Config, GateMode, Paths, RouteAction, Web},
+    values::{self, Config, GateMode, Paths, RouteAction, TiebreakKind, Web},
     walk::{At, nearest, show},
 };
 use crate::{
@@ -394,7 +394,7 @@ fn assemble(report: &mut Report, draft: Draft, scene: &Scene<'_>, dir: PathBuf) 
             }
         },
     };
-    let witness = draft.witness?;
+    let tiebreak = assemble_tiebreak(draft.cluster.tiebreak, draft.witness)?;
     Some(Config {
         cluster: values::Cluster {
             name: draft.cluster.name?.value,
@@ -405,14 +405,21 @@ fn assemble(report: &mut Report, draft: Draft, scene: &Scene<'_>, dir: PathBuf) 
         },
         nodes,
         me,
-        witness: values::Witness {
-            name: witness.name?.value,
-            addresses: witness.addresses.into_iter().map(|address| address.value).collect(),
-        },
+        tiebreak,
         groups,
         web,
         paths: Paths { config_dir: dir, state_dir: draft.state_dir, admin_socket: draft.admin_socket },
     })
+}
+
+fn assemble_tiebreak(kind: TiebreakKind, witness: Option<Member>) -> Option<values::Tiebreak> {
+    match kind {
+        TiebreakKind::Witness => {
+            let witness = witness?;
+            let addresses = witness.addresses.into_iter().map(|address| address.value).collect();
+            Some(values::Tiebreak::Witness(values::Witness { name: witness.name?.value, addresses }))
+        }
+    }
 }
 
 fn assemble_node(node: Member) -> Option<values::Node> {

@@ -3,7 +3,7 @@
 use super::{
     address,
     fault::{Report, Wrong, wrong},
-    values::{GateMode, HealthCheck, HealthKind, RouteAction},
+    values::{GateMode, HealthCheck, HealthKind, RouteAction, TiebreakKind},
     walk::{At, Section},
 };
 use crate::{cluster::Name, limits};
@@ -34,6 +34,7 @@ pub(super) struct Cluster {
     pub(super) interval: At<Duration>,
     pub(super) drain: Duration,
     pub(super) gate: GateMode,
+    pub(super) tiebreak: TiebreakKind,
 }
 
 /// A node or the witness.
@@ -146,7 +147,8 @@ fn read_cluster(report: &mut Report, section: Option<Section<'_>>) -> Cluster {
     let Some(mut section) = section else {
         let (lease, interval) = (at(limits::LEASE_DEFAULT, 0), at(limits::INTERVAL_DEFAULT, 0));
         let drain = limits::DRAIN_DEFAULT;
-        return Cluster { name: None, lease, interval, drain, gate: GateMode::On };
+        let tiebreak = TiebreakKind::Witness;
+        return Cluster { name: None, lease, interval, drain, gate: GateMode::On, tiebreak };
     };
     let line = section.line;
     let name = section.parsed(report, "name", address::name);
@@ -165,6 +167,7 @@ fn read_cluster(report: &mut Report, section: Option<Section<'_>>) -> Cluster {
     let interval = interval.unwrap_or(at(usual.min(lease.value / 10), line));
     let drain = section.duration(report, "drain", &(Duration::ZERO..=limits::DRAIN_MAX));
     let gate = section.choice(report, "gate", &[("on", GateMode::On), ("off", GateMode::Off)]);
+    let tiebreak = section.choice(report, "tiebreak", &TiebreakKind::ALL);
     section.finish(report, &[]);
     Cluster {
         name,
@@ -172,6 +175,7 @@ fn read_cluster(report: &mut Report, section: Option<Section<'_>>) -> Cluster {
         interval,
         drain: drain.map_or(limits::DRAIN_DEFAULT, |drain| drain.value),
         gate: gate.map_or(GateMode::On, |gate| gate.value),
+        tiebreak: tiebreak.map_or(TiebreakKind::Witness, |tiebreak| tiebreak.value),
     }
 }
 

@@ -95,7 +95,7 @@ fn a_good_file_means_what_it_says() {
     assert_eq!(config.cluster.interval, limits::INTERVAL_DEFAULT);
     assert_eq!(config.cluster.gate, GateMode::On);
     assert_eq!(config.nodes[0].links, ["10.0.0.1:7707".parse().unwrap(), "10.1.0.1:7000".parse().unwrap()]);
-    assert_eq!(config.witness.addresses, ["10.0.0.9:7707".parse().unwrap()]);
+    assert_eq!(config.tiebreak.addresses(), ["10.0.0.9:7707".parse().unwrap()]);
     let [group] = config.groups.as_slice() else { panic!("one group") };
     assert_eq!(group.prefer, Member::Second);
     assert_eq!(group.vips[0].address.to_string(), "192.0.2.10/24");

@@ -13,8 +13,8 @@ pub struct Config {
     pub nodes: [Node; 2],
     /// Which of the two this machine is (from the name in its certificate, or `--node`).
     pub me: Member,
-    /// The third voter.
-    pub witness: Witness,
+    /// What decides when the nodes do not see each other.
+    pub tiebreak: Tiebreak,
     /// The groups, in the order of the file; the implicit group `state` is not among them.
     pub groups: Vec<Group>,
     /// What is served.
@@ -55,6 +55,43 @@ pub struct Node {
     /// Addresses (with port) at which it is reached, one per link, UDP and TCP. Link i of one node talks to link i of
     /// the other.
     pub links: Vec<SocketAddr>,
+}
+
+/// `cluster.tiebreak`, with what its section says.
+#[derive(Debug, Clone)]
+pub enum Tiebreak {
+    /// A third machine votes.
+    Witness(Witness),
+}
+
+impl Tiebreak {
+    /// What it is called in `status` and in the log.
+    #[must_use]
+    pub const fn name(&self) -> Name {
+        match self {
+            Self::Witness(witness) => witness.name,
+        }
+    }
+
+    /// Where a third voter is reached by the cluster's own datagrams; empty if there is none.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        match self {
+            Self::Witness(witness) => &witness.addresses,
+        }
+    }
+}
+
+/// `cluster.tiebreak`, without what its section says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TiebreakKind {
+    /// `[witness]`.
+    Witness,
+}
+
+impl TiebreakKind {
+    /// All of them, by the word for each: also the name of its section.
+    pub const ALL: [(&'static str, Self); 1] = [("witness", Self::Witness)];
 }
 
 /// `[witness]`.

@@ -95,7 +95,7 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
     let memory = ground.promises.election().map(memory::memory);
     let highest = memory.as_ref().and_then(|m| m.groups.iter().find(|g| g.group == state_group)).map(|g| g.highest);
     let names =
-        Names { me: config.me, nodes: [config.nodes[0].name, config.nodes[1].name], witness: config.witness.name };
+        Names { me: config.me, nodes: [config.nodes[0].name, config.nodes[1].name], witness: config.tiebreak.name() };
     let state = start_state(&config, &ground.identity, ground.keyspace, ground.link, highest.unwrap_or_default())?;
     let parts = Parts { keeper: &keeper, web: &web, driver: &driver, state: &state };
     let hands = hands(&config, &parts, ground.promises, notes)?;
@@ -243,7 +243,7 @@ fn hello(config: &Config, identity: &Identity, secret: crate::cluster::Secret) -
     };
     let to_peer = config.my_node().links.iter().zip(&config.peer_node().links);
     let to_peer = to_peer.map(|(from, to)| (SocketAddr::new(from.ip(), 0), *to));
-    let to_witness = config.witness.addresses.iter().map(|to| (any(to), *to));
+    let to_witness = config.tiebreak.addresses().iter().map(|to| (any(to), *to));
     Hello {
         secret,
         vips: config.groups.iter().flat_map(|g| g.vips.iter().cloned()).collect(),
@@ -319,7 +319,7 @@ fn setup(config: &Config, me: Life, memory: Option<Memory>, layers: Layers) -> S
 
 /// Digest of what both nodes must have alike: who the members are, the timing, the groups and their addresses.
 fn digest(config: &Config) -> u64 {
-    let alike = format!("{:?} {:?} {:?} {:?}", config.cluster, config.nodes, config.witness, config.groups);
+    let alike = format!("{:?} {:?} {:?} {:?}", config.cluster, config.nodes, config.tiebreak, config.groups);
     trust::digest(alike.as_bytes())
 }
 
@@ -367,6 +367,7 @@ fn hands(config: &Config, parts: &Parts<'_>, promises: Promises, notes: mpsc::Se
             }
         }),
         beat: Box::new(move |now| watchdog.beat(now)),
+        third: None,
         bare,
     })
 }

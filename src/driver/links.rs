@@ -98,7 +98,7 @@ pub fn bind(config: &Config) -> Result<Bound, BindError> {
     }
     let mut witness = Vec::new();
     let mut families: [Option<usize>; 2] = [None; 2];
-    for address in &config.witness.addresses {
+    for address in config.tiebreak.addresses() {
         let family = usize::from(address.is_ipv6());
         let socket = match families[family] {
             Some(socket) => socket,

@@ -24,8 +24,8 @@ use crate::{
     alarm::Alarm,
     clock,
     cluster::{
-        Action, Command, CommandId, CommandRefusal, Engine, Event, GroupName, Input, Intent, Intents, Memory, Report,
-        View,
+        Action, Command, CommandId, CommandRefusal, Engine, Event, GroupName, Input, Intent, Intents, Member, Memory,
+        Message, Report, View,
     },
     limits::{DATAGRAM_BURST_MAX, DATAGRAM_BYTES_MAX, DRAIN_POLL, DRIVER_QUEUE_MAX},
     time::{Duration, Instant},
@@ -87,6 +87,9 @@ pub struct Hands {
     pub note: Box<dyn FnMut(Note) + Send>,
     /// Called about once an interval: the loop lives.
     pub beat: Box<dyn FnMut(Instant) + Send>,
+    /// Who speaks for the third voter on this machine: is told what is said to it, and answers by the queue. `None` if it
+    /// is a witness, reached by the links.
+    pub third: Option<Box<dyn FnMut(Message) + Send>>,
     /// Groups without addresses: nobody keeps them, so they are gone as soon as they are let go of.
     pub bare: BTreeSet<GroupName>,
 }
@@ -340,7 +343,10 @@ impl Driver {
 
     fn carry_out(&mut self, action: Action) {
         match action {
-            Action::Send(to, message) => self.links.send(to, message),
+            Action::Send(to, message) => match &mut self.hands.third {
+                Some(third) if to == Member::Witness => third(message),
+                Some(_) | None => self.links.send(to, message),
+            },
             Action::Persist(id, memory) => {
                 if let Err(why) = (self.hands.persist)(id, memory) {
                     tracing::error!(why, "a vote could not be handed to the disk");
