@@ -279,3 +279,5 @@ const _: () = {
     assert!(KILL_PATIENCE.as_millis() < GUARD.as_millis(), "a killed worker's addresses go before the gate shuts");
     assert!(GATE_FIRST.as_millis() < LEASE_MIN.as_millis(), "the first opening is shorter than any lease");
 };
+/// Longest chaos or soak of the demo.
+pub const DEMO_TIME_MAX: Duration = Duration::from_secs(24 * 3600);

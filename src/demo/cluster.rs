@@ -28,6 +28,8 @@ pub struct Status {
     peer: PeerStatus,
     witness: WitnessStatus,
     fitness: serde_json::Value,
+    #[serde(default)]
+    worst_tick_ms: f64,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -53,6 +55,12 @@ impl Status {
     pub fn owner(&self) -> Option<Host> {
         let group = self.groups.iter().find(|group| group.name == GROUP)?;
         Host::with_name(group.owner.as_deref()?)
+    }
+
+    /// How late the cluster thread was ever called.
+    #[must_use]
+    pub const fn worst_tick_ms(&self) -> f64 {
+        self.worst_tick_ms
     }
 
     /// Whether node, peer and witness are all well, in the eyes of this node.
@@ -116,10 +124,17 @@ impl Cluster {
         self.folder.join(node.name()).join("admin.sock")
     }
 
-    /// While this file is there, the web threads of a node do not answer.
-    #[must_use]
-    pub fn stall_file(&self, node: Host) -> PathBuf {
-        stall_file(&self.folder, node)
+    /// Keeps the web threads of a node from answering, or lets them again.
+    ///
+    /// # Errors
+    /// If the file that tells them cannot be made or removed.
+    pub fn stall_web(&self, node: Host, on: bool) -> Result<()> {
+        let file = stall_file(&self.folder, node);
+        let done = if on { std::fs::write(&file, "") } else { std::fs::remove_file(&file) };
+        match done {
+            Err(gone) if !on && gone.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            done => done.or_cannot(format_args!("make or remove {}", file.display())),
+        }
     }
 
     /// What a node says.

@@ -332,12 +332,11 @@ impl Bench<'_> {
     }
 
     fn stall_web(&mut self, owner: Host) -> Result<()> {
-        let file = self.cluster.stall_file(owner);
-        std::fs::write(&file, "").or_cannot(format_args!("write {}", file.display()))?;
+        self.cluster.stall_web(owner, true)?;
         let served_by_peer =
             || self.prober.latest(GOOD_PROBES).iter().all(|probe| probe.answered_by == Some(peer_of(owner)));
         let moved = self.interrupt.wait_until(MOVED_WITHIN, served_by_peer);
-        std::fs::remove_file(&file).or_cannot(format_args!("remove {}", file.display()))?;
+        self.cluster.stall_web(owner, false)?;
         moved.map(drop) // an owner that stayed is judged by the outage
     }
 
@@ -398,7 +397,7 @@ pub fn at_most(bound: Duration) -> String {
 }
 
 /// Milliseconds, with one digit after the point: the instruments know no more.
-fn millis(time: Duration) -> f64 {
+pub(super) fn millis(time: Duration) -> f64 {
     (time.as_secs_f64() * 10_000.0).round() / 10.0
 }
 

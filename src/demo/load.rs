@@ -83,9 +83,22 @@ impl Load {
         let counts = Arc::new(Counts::default());
         let (ours, curls) = (Arc::clone(&counts), Arc::clone(&counts));
         let threads = vec![
-            network.spawn("visitors", move || visitors(target, &ours))?,
+            network
+                .spawn("visitors", move || visitors(target, &ours, Crowd { visitors: VISITORS, thinking: THINKING }))?,
             network.spawn("curl", move || curl(target, &curls))?,
         ];
+        Ok(Self { counts, threads })
+    }
+
+    /// As many visitors as you like, none of whom ever pauses.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn hard(network: &Netns, target: SocketAddr, visitors: usize) -> Result<Self> {
+        let counts = Arc::new(Counts::default());
+        let ours = Arc::clone(&counts);
+        let crowd = Crowd { visitors, thinking: Duration::ZERO };
+        let threads = vec![network.spawn("visitors", move || self::visitors(target, &ours, crowd))?];
         Ok(Self { counts, threads })
     }
 
@@ -131,10 +144,18 @@ fn curl(target: SocketAddr, counts: &Counts) {
     }
 }
 
-fn visitors(target: SocketAddr, counts: &Arc<Counts>) {
+/// How many visitors there are, and what each does between two requests.
+#[derive(Debug, Clone, Copy)]
+struct Crowd {
+    visitors: usize,
+    thinking: Duration,
+}
+
+fn visitors(target: SocketAddr, counts: &Arc<Counts>, crowd: Crowd) {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
     LocalSet::new().block_on(&runtime, async {
-        let visitors: Vec<_> = (0..VISITORS).map(|_| spawn_local(visitor(target, Arc::clone(counts)))).collect();
+        let visitors: Vec<_> =
+            (0..crowd.visitors).map(|_| spawn_local(visitor(target, Arc::clone(counts), crowd.thinking))).collect();
         for visitor in visitors {
             drop(visitor.await);
         }
@@ -143,7 +164,7 @@ fn visitors(target: SocketAddr, counts: &Arc<Counts>) {
 
 type Kept = Option<SendRequest<Empty<Bytes>>>;
 
-async fn visitor(target: SocketAddr, counts: Arc<Counts>) {
+async fn visitor(target: SocketAddr, counts: Arc<Counts>, thinking: Duration) {
     let mut kept: Kept = None;
     for path in ["/node.txt", "/app/hello"].into_iter().cycle() {
         if !counts.goes_on() {
@@ -159,7 +180,9 @@ async fn visitor(target: SocketAddr, counts: Arc<Counts>) {
             counts.failed.fetch_add(1, Ordering::Relaxed);
             kept = None;
         }
-        sleep(THINKING).await;
+        if !thinking.is_zero() {
+            sleep(thinking).await;
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 //! Not here: anything that a node needs to run.
 
 pub mod app;
+pub mod chaos;
 pub mod cluster;
 mod error;
 pub mod faults;
@@ -19,6 +20,7 @@ pub mod observer;
 pub mod prober;
 pub mod process;
 pub mod report;
+pub mod soak;
 pub mod stage;
 #[cfg(test)]
 mod testing;
@@ -26,7 +28,7 @@ pub mod tour;
 
 pub use error::{Error, Result};
 
-use crate::limits::{LEASE_MAX, LEASE_MIN};
+use crate::limits::{DEMO_TIME_MAX, LEASE_MAX, LEASE_MIN};
 use crate::time::Duration;
 use faults::Fault;
 use report::Report;
@@ -54,6 +56,15 @@ pub struct DemoArgs {
     /// Do each fault this many times
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub repeat: u32,
+    /// Strike at random for this long, several blows at once, such as 10m; the two promises that always hold are judged
+    #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with_all = ["stay", "faults", "all"])]
+    pub chaos: Option<Duration>,
+    /// The seed of --chaos: the same one strikes the same blows
+    #[arg(long, value_name = "N", requires = "chaos", default_value_t = 1)]
+    pub seed: u64,
+    /// Keep every core and the disk busy for this long; nothing may move
+    #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with_all = ["stay", "faults", "all", "chaos"])]
+    pub soak: Option<Duration>,
     /// List the faults and what is promised for them
     #[arg(long)]
     pub list: bool,
@@ -66,7 +77,7 @@ impl DemoArgs {
     /// Whether this is the guided tour: nobody chose anything.
     #[must_use]
     pub fn is_tour(&self) -> bool {
-        self.faults.is_empty() && !self.all && self.repeat == 1
+        self.faults.is_empty() && !self.all && self.repeat == 1 && self.chaos.is_none() && self.soak.is_none()
     }
 
     /// The faults to do, in order.
@@ -86,6 +97,14 @@ fn parse_lease(text: &str) -> std::result::Result<Duration, String> {
         .ok()
         .filter(|lease| (LEASE_MIN..=LEASE_MAX).contains(lease))
         .ok_or_else(|| format!("a lease is from {LEASE_MIN:?} to {LEASE_MAX:?}"))
+}
+
+fn parse_time(text: &str) -> std::result::Result<Duration, String> {
+    let time: jiff::SignedDuration = text.parse().map_err(|_| "write a time such as 30s, 10m or 1h".to_owned())?;
+    Duration::try_from(time)
+        .ok()
+        .filter(|time| !time.is_zero() && *time <= DEMO_TIME_MAX)
+        .ok_or_else(|| format!("a time is up to {} hours", DEMO_TIME_MAX.as_secs() / 3600))
 }
 
 /// Runs the demo, on the terminal. Call it before any thread is started: without root it starts the program again.

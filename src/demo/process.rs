@@ -95,6 +95,11 @@ impl Daemon {
         self.signal(&workers, signal)
     }
 
+    /// Sends a signal to processes that may be gone.
+    pub fn signal_if_there(pids: &[Pid], signal: Signal) {
+        pids.iter().for_each(|pid| send(*pid, signal));
+    }
+
     fn signal(&self, pids: &[Pid], signal: Signal) -> Result<()> {
         pids.iter().try_for_each(|pid| {
             kill(*pid, signal).or_cannot(format_args!("send {signal} to process {pid} of {}", self.host.name()))

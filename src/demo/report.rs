@@ -1,8 +1,10 @@
 //! What the demo found, for machines and for people.
 
+use super::chaos::ChaosReport;
 use super::faults::{Fault, Run, at_most};
 use super::lab::Host;
 use super::load::LoadReport;
+use super::soak::SoakReport;
 use crate::time::Duration;
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
@@ -20,6 +22,12 @@ pub struct Report {
     pub seconds: f64,
     /// One entry per kind of fault.
     pub faults: Vec<FaultReport>,
+    /// What random blows showed, if they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chaos: Option<ChaosReport>,
+    /// What a busy machine showed, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub soak: Option<SoakReport>,
     /// What the daemons logged as errors, the first of it.
     pub logged_errors: Vec<String>,
     /// What ended the demo early.

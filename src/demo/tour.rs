@@ -1,6 +1,7 @@
 //! The order of events: build the laboratory, start the cluster, do the faults, tell what was seen, clean up.
 
 use super::app::App;
+use super::chaos::{self, ChaosReport};
 use super::cluster::{Cluster, VIP, VIP_V6};
 use super::error::{Attempt, Error, Result};
 use super::faults::{Bench, Pace, Run};
@@ -9,6 +10,7 @@ use super::lab::{Host, Lab};
 use super::observer::Observer;
 use super::prober::Prober;
 use super::report::{FaultReport, Report, describe, mark, tabulate};
+use super::soak::{self, SoakReport};
 use super::{DemoArgs, stage};
 use crate::clock;
 use crate::time::Duration;
@@ -39,7 +41,10 @@ pub fn run(arguments: &DemoArgs, screen: &mut dyn Write) -> Result<Report> {
         Err(failure) => report.error = Some(failure.to_string()),
         Ok(()) => {}
     }
-    report.kept = report.error.is_none() && report.faults.iter().all(|fault| fault.kept);
+    report.kept = report.error.is_none()
+        && report.faults.iter().all(|fault| fault.kept)
+        && report.chaos.as_ref().is_none_or(ChaosReport::kept)
+        && report.soak.as_ref().is_none_or(SoakReport::kept);
     report.seconds = (clock::now().since(began).as_secs_f64() * 10.0).round() / 10.0;
     if !report.kept {
         folder.kept = true;
@@ -78,7 +83,17 @@ fn perform(
         say(screen, &ways_in(&lab, &mut cluster, owner));
         return interrupt.wait(Duration::MAX);
     }
-    let outcome = strike_all(arguments, screen, &mut bench, report);
+    let outcome = match (arguments.chaos, arguments.soak) {
+        (Some(time), _) => {
+            let chaos = report.chaos.insert(ChaosReport::default());
+            chaos::run(&mut bench, arguments.seed, time, (chaos, &mut |text| say(screen, text)))
+        }
+        (None, Some(time)) => {
+            let soak = report.soak.insert(SoakReport::default());
+            soak::run(&mut bench, folder, time, (soak, &mut |text| say(screen, text)))
+        }
+        (None, None) => strike_all(arguments, screen, &mut bench, report),
+    };
     report.logged_errors = cluster.logged_errors(LOGGED_ERRORS_MAX);
     outcome
 }
@@ -106,7 +121,11 @@ fn strike_all(arguments: &DemoArgs, screen: &mut dyn Write, bench: &mut Bench<'_
 #[must_use]
 pub fn conclude(arguments: &DemoArgs, report: &Report) -> String {
     let mut text = String::new();
-    if !arguments.is_tour() {
+    if let Some(chaos) = &report.chaos {
+        text.push_str(&chaos::describe(chaos));
+    } else if let Some(soak) = &report.soak {
+        text.push_str(&soak::describe(soak));
+    } else if !arguments.is_tour() {
         text.push_str(&format!("\n{}", tabulate(&report.faults)));
     }
     if !report.logged_errors.is_empty() {

@@ -22,13 +22,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 fn report() -> &'static Value {
     static REPORT: OnceLock<Value> = OnceLock::new();
-    REPORT.get_or_init(|| {
-        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let output = Command::new(HAWSER).args(["demo", "--all", "--json"]).output().unwrap();
-        let progress = String::from_utf8_lossy(&output.stderr);
-        println!("{progress}");
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|bad| panic!("no report ({bad}):\n{progress}"))
-    })
+    REPORT.get_or_init(|| demo(&["--all"]))
 }
 
 /// The one run of a fault.
@@ -151,6 +145,38 @@ fn a_killed_demo_leaves_no_process_behind() {
     let folder = tempfile::tempdir().unwrap();
     let status = demo_ended_by(Signal::SIGKILL, folder.path());
     assert!(!status.success(), "{status}");
+}
+
+/// `HAWSER_CHAOS=1h HAWSER_SEED=7` for a long one.
+#[test]
+fn random_blows_never_make_two_answer_and_somebody_serves_when_they_are_over() {
+    let time = std::env::var("HAWSER_CHAOS").unwrap_or_else(|_| "15s".into());
+    let seed = std::env::var("HAWSER_SEED").unwrap_or_else(|_| std::process::id().to_string());
+    let report = demo(&["--chaos", &time, "--seed", &seed]);
+    let chaos = &report["chaos"];
+    assert!(figure(chaos, "rounds") >= 1.0 && report["error"].is_null(), "{report}");
+    assert_eq!(chaos["bad"].as_array().map(Vec::len), Some(0), "{report}");
+    assert_eq!(report["kept"], true, "{report}");
+}
+
+/// `HAWSER_SOAK=1h` for a long one.
+#[test]
+fn a_machine_without_time_moves_nothing() {
+    let time = std::env::var("HAWSER_SOAK").unwrap_or_else(|_| "12s".into());
+    let report = demo(&["--soak", &time]);
+    let soak = &report["soak"];
+    assert!(figure(soak, "idle_percent") < 10.0, "the machine was busy: {report}");
+    assert!(figure(&soak["load"], "requests") > 100.0, "{report}");
+    assert_eq!((figure(soak, "failovers"), figure(soak, "double_ms")), (0.0, 0.0), "{report}");
+}
+
+/// A demo that ends by itself, and its report.
+fn demo(arguments: &[&str]) -> Value {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let output = Command::new(HAWSER).args(["demo", "--json"]).args(arguments).output().unwrap();
+    let progress = String::from_utf8_lossy(&output.stderr);
+    println!("{progress}");
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|bad| panic!("no report ({bad}):\n{progress}"))
 }
 
 /// Starts a demo that stays, ends it when its cluster is up, and waits until its processes are gone.
