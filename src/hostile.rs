@@ -495,4 +495,76 @@ mod tests {
         }
         assert!(second.iter().any(|k| k == "Offer"), "{second:?}");
     }
+    /// What a lying witness says to a message: yes to everything.
+    fn lie(message: &Message) -> Option<Message> {
+        use crate::cluster::message::{Ack, AckLine, AckVerdict, Answer, Recall};
+        let yes = |request: &crate::cluster::message::Request| Answer {
+            seq: request.seq,
+            group: request.group,
+            term: request.term,
+            granted: true,
+            highest: request.term,
+            released: None,
+            bound: false,
+        };
+        match message {
+            Message::Heartbeat(heartbeat) => {
+                let lines = heartbeat.groups.iter().map(|line| AckLine {
+                    name: line.name,
+                    highest: line.highest,
+                    verdict: line.owned.map(AckVerdict::Promised),
+                    wanted: false,
+                });
+                Some(Message::Ack(Ack { seq: heartbeat.seq, recall: Recall::Kept, groups: lines.collect() }))
+            }
+            Message::PreVote(request) => Some(Message::PreVoteAnswer(yes(request))),
+            Message::Vote(request) => Some(Message::VoteAnswer(yes(request))),
+            Message::Hello
+            | Message::Ack(_)
+            | Message::PreVoteAnswer(_)
+            | Message::VoteAnswer(_)
+            | Message::Offer { .. }
+            | Message::Ask { .. } => None,
+        }
+    }
+
+    /// Runs two nodes with a witness that lies, until a second one owns the group too, or for ten seconds. They hear each
+    /// other until `cut`.
+    fn second_owner(cut: u64) -> Option<Instant> {
+        let nodes = [Member::First, Member::Second];
+        let mut engines = nodes.map(|member| engine(member, START));
+        let group: GroupName = Name::new("web").unwrap();
+        let mut owned = false;
+        for millis in (0..10_000).step_by(5) {
+            let now = START + Duration::from_millis(millis);
+            let mut said: VecDeque<(Member, Member, Message)> = VecDeque::new();
+            for (node, engine) in nodes.into_iter().zip(&mut engines) {
+                said.extend(feed(engine, now, Input::Tick).into_iter().map(|(to, message)| (node, to, message)));
+            }
+            for _ in 0..200 {
+                let Some((from, to, message)) = said.pop_front() else { break };
+                let from_whom = Identity { hash: None, ..life(from) };
+                if to == Member::Witness {
+                    said.extend(lie(&message).map(|lie| (Member::Witness, from, lie)));
+                } else if from == Member::Witness || millis < cut {
+                    let sent = feed(&mut engines[to.index()], now, Input::Message { from: from_whom, message });
+                    said.extend(sent.into_iter().map(|(next, message)| (to, next, message)));
+                }
+            }
+            let owners = engines.iter().filter(|e| e.owned(group).is_some_and(|(_, end)| now < end)).count();
+            owned |= owners > 0;
+            if owners == 2 {
+                return Some(now);
+            }
+        }
+        assert!(owned, "somebody was elected");
+        None
+    }
+
+    #[test]
+    fn a_witness_that_promises_everybody_makes_no_second_owner_while_the_nodes_hear_each_other() {
+        assert_eq!(second_owner(u64::MAX), None);
+        // That it is no more than this: the table of threats says so.
+        assert!(second_owner(3_000).is_some_and(|at| at >= START + Duration::from_secs(3)));
+    }
 }
