@@ -325,15 +325,24 @@ fn mounted(command: &mut std::process::Command, folder: &Path) {
     };
     use std::os::unix::process::CommandExt;
     let folder = std::ffi::CString::new(folder.to_str().unwrap()).unwrap();
-    let user = if rustix::process::geteuid().is_root() { CloneFlags::empty() } else { CloneFlags::CLONE_NEWUSER };
+    let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+    let maps = [format!("0 {} 1", user.as_raw()), format!("0 {} 1", group.as_raw())];
     let enter = move || {
-        unshare(CloneFlags::CLONE_NEWNS | user)?;
+        if user.is_root() {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+        } else {
+            // Whoever has no name in the new user namespace can make no file there.
+            unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUSER)?;
+            fs::write("/proc/self/setgroups", "deny")?;
+            fs::write("/proc/self/uid_map", &maps[0])?;
+            fs::write("/proc/self/gid_map", &maps[1])?;
+        }
         let none = None::<&std::ffi::CStr>;
         mount(none, c"/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
         mount(Some(c"tmpfs"), folder.as_c_str(), Some(c"tmpfs"), MsFlags::empty(), Some(c"size=2m,mode=0700"))?;
         Ok(())
     };
-    // SAFETY: between fork and exec this makes system calls only: it allocates nothing and takes no lock. The paths
-    // were made before the fork.
+    // SAFETY: between fork and exec this makes system calls only, with paths and texts that were made before the fork;
+    // glibc's allocator is usable there all the same.
     unsafe { command.pre_exec(enter) };
 }
