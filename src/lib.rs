@@ -41,6 +41,7 @@
 //! | [`daemon`] | builds everything, owns the tasks, ends them in order |
 //! | [`demo`] | a whole cluster in network namespaces, its faults, its instruments |
 //! | [`cli`] | what a person types and reads |
+//! | `hostile` | every decoder of bytes from outside, for tests and fuzzing only |
 //!
 //! Imports go downward only, in this order; `driver`, `vip`, `replicate` and `web` never import each other.
 //! `tests/tidy.rs` holds the table.
@@ -54,6 +55,8 @@ pub mod config;
 pub mod daemon;
 pub mod demo;
 pub mod driver;
+#[cfg(any(test, feature = "hostile"))]
+pub mod hostile;
 pub mod http;
 pub mod limits;
 pub mod replicate;

@@ -207,6 +207,8 @@ pub const HISTORY_WORD_BYTES_MAX: usize = 64;
 pub const HISTORY_TEXT_BYTES_MAX: usize = 512;
 /// One slot of the promise file, in bytes: one page.
 pub const PROMISE_SLOT_BYTES: usize = 4096;
+/// Copies of each slot of the promise file: one of them may go bad.
+pub const PROMISE_COPIES: u64 = 2;
 /// Groups that a voter remembers: the configured ones and `state`, and as many again while groups are renamed.
 pub const MEMORIES_MAX: usize = 2 * (GROUPS_MAX + 1);
 /// Cache of the keyspace, in bytes.

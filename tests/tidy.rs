@@ -62,6 +62,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "demo",
         ],
     ),
+    ("hostile", &["time", "limits", "cluster", "config", "trust", "vip", "replicate", "web", "admin"]),
     ("main", &[]),
 ];
 

@@ -125,3 +125,19 @@ fn json(status: StatusCode, value: &impl Serialize) -> Result<Reply, http::Error
         .header(header::CONTENT_TYPE, "application/json")
         .body(Full::new(Bytes::from(body)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_socket_is_for_the_user_of_the_daemon_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run/admin.sock");
+        // Also in the place of one that an earlier run left behind.
+        for _ in 0..2 {
+            drop(bind(&path).unwrap());
+            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
+}

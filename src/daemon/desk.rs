@@ -238,7 +238,8 @@ fn advice(status: &Status) -> Vec<String> {
     }
     if status.voter.lost {
         advice.push(format!(
-            "this node has no memory of its votes (first start, or a new disk): it votes once it has heard {} and {}",
+            "this node has no memory of its votes (first start, a new disk, or a damaged promise file: see the log): it \
+             votes once it has heard {} and {}",
             peer.name, witness.name
         ));
     }
@@ -248,7 +249,10 @@ fn advice(status: &Status) -> Vec<String> {
             peer.name
         ));
     }
-    advice.extend(vacancy(status));
+    match vacancy(status) {
+        Some(why) => advice.push(why),
+        None => advice.extend(not_both(status)),
+    }
     let dead =
         |upstream: &&web::health::UpstreamView| !upstream.servers.is_empty() && upstream.servers.iter().all(|s| !s.up);
     for upstream in status.web.upstreams.iter().filter(dead) {
@@ -311,6 +315,16 @@ fn vacancy(status: &Status) -> Option<String> {
         causes.push("an election is under way, or others give no votes yet after their start".to_owned());
     }
     Some(format!("nobody owns {vacant}: {}", causes.join("; ")))
+}
+
+/// Somebody serves, but one of the nodes could not.
+fn not_both(status: &Status) -> Option<String> {
+    let (node, peer) = (&status.node, &status.peer);
+    let here =
+        hindrance(*node, status.standby, Some(status.fitness), &status.unfit_because).filter(|_| !status.standby);
+    let there = hindrance(peer.name, peer.standby, peer.fitness, &[]).filter(|_| peer.connected && !peer.standby);
+    let causes: Vec<String> = here.into_iter().chain(there).collect();
+    (!causes.is_empty()).then(|| format!("not both nodes can serve: {}", causes.join("; ")))
 }
 
 /// What keeps a node from owning anything.

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 struct Reasons {
     web: Option<String>,
     store: Option<String>,
+    promise: Option<String>,
     addresses: Option<String>,
 }
 
@@ -26,10 +27,16 @@ impl Why {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).addresses = why;
     }
 
+    /// From the writer of the promise file: it has failed, and stays so.
+    pub(super) fn promise_failed(&self, cause: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).promise = Some(failed("the promise file", cause));
+    }
+
     /// All of them.
     pub(super) fn list(&self) -> Vec<String> {
         let reasons = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        [&reasons.addresses, &reasons.store, &reasons.web].into_iter().flatten().cloned().collect()
+        let all = [&reasons.addresses, &reasons.promise, &reasons.store, &reasons.web];
+        all.into_iter().flatten().cloned().collect()
     }
 }
 
@@ -67,13 +74,65 @@ pub(super) async fn run(
     }
 }
 
+/// What is wrong with the state, and what ends it.
 fn trouble(health: &Health) -> Option<String> {
     match health {
         Health::Ok => None,
-        Health::Failed(why) => Some(format!("store failed: {why}")),
+        Health::Failed(cause) => Some(failed("the state", cause)),
         Health::RolledBack => {
-            Some("the state on this disk is older than what was confirmed; it waits for the peer's copy".to_owned())
+            Some("the state on this disk may be older than what was confirmed; it waits for the peer's copy".to_owned())
         }
         Health::Rebuilding => Some("the state is being rebuilt from the peer's copy".to_owned()),
+    }
+}
+
+fn failed(what: &str, cause: &str) -> String {
+    format!("{what} failed ({cause}): see to the disk, then restart hawser on this node")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::{self, Told};
+
+    fn view(health: Health) -> View {
+        View { health, ..View::default() }
+    }
+
+    /// What the engine is told, in order.
+    async fn told(queue: &mut tokio::sync::mpsc::Receiver<Told>) -> Fitness {
+        match queue.recv().await {
+            Some(Told::Input(Input::Fitness(fitness))) => fitness,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_whose_store_cannot_be_believed_is_unable_until_it_can() {
+        let (driver, mut queue) = driver::queue();
+        let (why, (_web, web)) = (Why::default(), watch::channel(None));
+        let (state, states) = watch::channel(view(Health::Ok));
+        let watching = tokio::spawn(run(why.clone(), web, states, driver));
+        assert_eq!(told(&mut queue).await, Fitness::Fit);
+        for (health, word) in [
+            (Health::RolledBack, "older than what was confirmed"),
+            (Health::Rebuilding, "rebuilt"),
+            (Health::Failed("cannot sync: EIO".to_owned()), "EIO"),
+        ] {
+            state.send_replace(view(health));
+            assert_eq!(told(&mut queue).await, Fitness::Unable);
+            assert!(why.list().concat().contains(word), "{:?}", why.list());
+            state.send_replace(view(Health::Ok));
+            assert_eq!(told(&mut queue).await, Fitness::Fit);
+        }
+        watching.abort();
+    }
+
+    #[test]
+    fn a_promise_file_that_failed_is_told_with_the_way_out() {
+        let why = Why::default();
+        why.promise_failed("cannot write /var/lib/hawser/promise: EIO");
+        let told = why.list().concat();
+        assert!(told.contains("promise: EIO") && told.contains("restart hawser"), "{told}");
     }
 }

@@ -97,7 +97,7 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
     let names =
         Names { me: config.me, nodes: [config.nodes[0].name, config.nodes[1].name], witness: config.tiebreak.name() };
     let state = start_state(&config, &ground.identity, ground.keyspace, ground.link, highest.unwrap_or_default())?;
-    let parts = Parts { keeper: &keeper, web: &web, driver: &driver, state: &state };
+    let parts = Parts { keeper: &keeper, web: &web, driver: &driver, state: &state, why: &why };
     let hands = hands(&config, &parts, ground.promises, notes)?;
     let setup = setup(&config, ground.life, memory, layers);
     let engine_config = Arc::clone(&config);
@@ -329,14 +329,16 @@ struct Parts<'a> {
     web: &'a web::Handle,
     driver: &'a DriverHandle,
     state: &'a StateHandle,
+    why: &'a Why,
 }
 
 fn hands(config: &Config, parts: &Parts<'_>, promises: Promises, notes: mpsc::Sender<Note>) -> Result<Hands, Failure> {
-    let done = parts.driver.clone();
+    let (done, why) = (parts.driver.clone(), parts.why.clone());
     let writer = ElectionWriter::spawn(promises, move |number, result: Result<(), store::Error>| match result {
         Ok(()) => done.tell(Input::Persisted(number)),
         Err(error) => {
             tracing::error!(%error, "store failed: this node owns nothing any more");
+            why.promise_failed(&error.to_string());
             done.tell(Input::StoreFailed);
         }
     })

@@ -22,6 +22,8 @@
 //! Not here: who owns the state (`cluster`), how it lies on the disk (`store`).
 
 pub mod content;
+#[cfg(any(test, feature = "hostile"))]
+pub(crate) mod hostile;
 pub mod link;
 pub mod message;
 #[cfg(test)]

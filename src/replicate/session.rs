@@ -92,7 +92,7 @@ async fn receive_all<R: AsyncRead + Unpin>(mut read: R, received: mpsc::Sender<M
     }
 }
 
-async fn read_frame<R: AsyncRead + Unpin>(read: &mut R) -> io::Result<Message> {
+pub(super) async fn read_frame<R: AsyncRead + Unpin>(read: &mut R) -> io::Result<Message> {
     let length = read.read_u32().await? as usize;
     if length > FRAME_BYTES_MAX {
         return Err(io::Error::other(format!("a frame of {length} bytes")));

@@ -15,7 +15,7 @@
 //!
 //! Not here: what the records mean, and where a whole copy comes from (`replicate`).
 
-use super::{Batch, Error, Folder, Promises, Seq, Store, batch::Pair, folder, record};
+use super::{Batch, Error, Folder, Opened, Promises, Seq, Store, batch::Pair, folder, record};
 use crate::limits::{LOCK_RETRY, LOCK_TRIES, STORE_CACHE_BYTES, STORE_OPEN_MAX};
 use std::{
     cell::Cell,
@@ -42,7 +42,7 @@ const SUSPECT: &[u8] = b"!suspect";
 pub enum Condition {
     /// All that was ever confirmed is there.
     Sound,
-    /// It opened, but not with all that was confirmed; or nobody can tell, because the promise file is new.
+    /// It opened, but not with all that was confirmed; or nobody can tell, because the promise file is new or doubtful.
     RolledBack {
         /// Number of the last commit found.
         found: Seq,
@@ -110,16 +110,20 @@ impl Keyspace {
         let side = path.join("db");
         let side = File::open(&side).map_err(|e| Error::io("open", &side, &e))?;
         let found = read_seq(&db)?;
-        let known = matches!(promises.found(), super::Opened::Found(_));
         let confirmed = promises.commit();
         let marked = db.contains_key(SUSPECT).map_err(|e| Error::Corrupt(e.to_string()))?;
-        let condition = broken.unwrap_or_else(|| match (existed, known) {
-            (false, true) if confirmed > 0 => {
+        let condition = broken.unwrap_or_else(|| match promises.found() {
+            Opened::Missing if found > 0 => Condition::RolledBack { found, confirmed: None },
+            Opened::Missing => Condition::Sound,
+            Opened::Found(_) | Opened::Doubtful(_) if !existed && confirmed > 0 => {
                 Condition::Rebuilt { moved_to: None, cause: format!("{} is gone", path.display()) }
             }
-            (_, false) if found > 0 => Condition::RolledBack { found, confirmed: None },
-            (_, true) if found < confirmed || marked => Condition::RolledBack { found, confirmed: Some(confirmed) },
-            (false | true, false | true) => Condition::Sound,
+            Opened::Found(_) if found < confirmed || marked => {
+                Condition::RolledBack { found, confirmed: Some(confirmed) }
+            }
+            Opened::Found(_) => Condition::Sound,
+            // Perhaps more was confirmed than is known.
+            Opened::Doubtful(_) => Condition::RolledBack { found, confirmed: None },
         });
         let seq = found.max(confirmed);
         let mut this = Self { db, side, promises, seq, suspect: marked, failed: None };

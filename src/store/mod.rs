@@ -7,7 +7,7 @@
 //!
 //! | part | keeps | how |
 //! |---|---|---|
-//! | [`promise`] | what a voter promised, and how far the keyspace had come | two slots of one file |
+//! | [`promise`] | what a voter promised, and how far the keyspace had come | two slots of one file, each in two copies |
 //! | [`keyspace`] | versioned records | sled, behind a guard against its known faults |
 //! | [`memory`] | the same in memory, for models and tests | |
 //!

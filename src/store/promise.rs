@@ -1,19 +1,29 @@
-//! The promise file: what a voter must never forget, in two slots written in turn.
+//! The promise file: what a voter must never forget, in two slots written in turn, each kept in two places.
 //!
-//! Hears: a whole record. Tells: when it is on the disk; and at the start, the newest whole record.
+//! Hears: a whole record. Tells: when it is on the disk; and at the start, what can be believed.
 //! Each write goes to the slot that does not hold the newest record, so a crash in a write leaves the one before. That
-//! one is right then: the write was never confirmed. A file without a whole slot is damaged, and that is an error:
-//! a voter that takes a damaged memory for none would vote twice.
+//! one is right then: the write was never confirmed. But a slot that is not whole may also have been confirmed and gone
+//! bad since, and then the one before it is a promise forgotten. The two look alike, so each slot has two copies, a slot
+//! apart from each other, in one write and one `fdatasync`:
+//!
+//! | what is bad | what is believed |
+//! |---|---|
+//! | one copy of any slot | the other copy: nothing is lost, whether it was torn or rotten |
+//! | both copies of one slot | nobody can tell whether the newest record was confirmed: [`Opened::Doubtful`], and the voter starts as one without memory |
+//! | both slots | the file is damaged, and that is an error: a voter that takes a damaged memory for none would vote twice |
+//!
+//! A disk that goes back by a whole confirmed write in both copies is a machine that was rolled back: not seen here.
 //!
 //! Not here: who writes what (`store::voter`), what a promise is (`cluster`).
 
 use super::{Error, folder};
 use crate::{
     cluster::{GroupName, Incarnation, Member, Term},
-    limits::{MEMORIES_MAX, PROMISE_SLOT_BYTES},
+    limits::{MEMORIES_MAX, PROMISE_COPIES, PROMISE_SLOT_BYTES},
 };
 use serde::{Deserialize, Serialize};
 use std::{
+    fmt,
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::{FileExt, OpenOptionsExt},
@@ -23,10 +33,12 @@ use std::{
 
 /// Name of the file in its folder.
 const FILE: &str = "promise";
+/// Its length.
+const FILE_BYTES: u64 = 2 * PROMISE_COPIES * PROMISE_SLOT_BYTES as u64;
 /// First bytes of a slot.
 const MAGIC: [u8; 8] = *b"hawserPF";
 /// Layout of what follows.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Magic, format, sequence, length, checksum.
 const HEADER: usize = 8 + 4 + 8 + 4 + 4;
 
@@ -71,8 +83,10 @@ pub struct GroupMemory {
 pub enum Opened {
     /// No file: a first start, or a wiped disk. Nothing tells the two apart.
     Missing,
-    /// The newest whole record.
+    /// The newest record, whole.
     Found(Record),
+    /// A slot is not whole in either copy. This is the other slot's record; a newer one may have been confirmed.
+    Doubtful(Record),
 }
 
 /// The file, open. One process has it: see [`super::Folder`].
@@ -101,31 +115,54 @@ impl PromiseFile {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((this, Opened::Missing)),
             Err(e) => return Err(Error::io("open", &this.path, &e)),
         };
-        let mut bytes = vec![0; 2 * PROMISE_SLOT_BYTES];
         let length = file.metadata().map_err(|e| Error::io("read", &this.path, &e))?.len();
-        if length != bytes.len() as u64 {
-            return Err(this.damaged(&format!("{length} bytes long instead of {}", bytes.len())));
+        if length != FILE_BYTES {
+            return Err(this.damaged(&format!("{length} bytes long instead of {FILE_BYTES}")));
         }
-        file.read_exact_at(&mut bytes, 0).map_err(|e| Error::io("read", &this.path, &e))?;
-        let (first, second) = bytes.split_at(PROMISE_SLOT_BYTES);
-        let (sequence, newest, record) = match (decode(first), decode(second)) {
-            (Ok((a, record)), Err(why)) => {
-                this.tell_torn("second", why);
-                (a, 0, record)
-            }
-            (Err(why), Ok((b, record))) => {
-                this.tell_torn("first", why);
-                (b, 1, record)
-            }
-            (Ok((a, record)), Ok((b, _))) if a == b + 1 => (a, 0, record),
-            (Ok((a, _)), Ok((b, record))) if b == a + 1 => (b, 1, record),
+        let (sequence, newest, found) = match (this.slot(&file, 0), this.slot(&file, 1)) {
+            (Ok((a, record)), Ok((b, _))) if a == b + 1 => (a, 0, Opened::Found(record)),
+            (Ok((a, _)), Ok((b, record))) if b == a + 1 => (b, 1, Opened::Found(record)),
             (Ok(_), Ok(_)) => return Err(this.damaged("its slots do not follow each other")),
-            (Err(a), Err(b)) => return Err(this.damaged(&format!("first slot: {a}; second slot: {b}"))),
+            (Ok((a, record)), Err(_)) => (a, 0, Opened::Doubtful(record)),
+            (Err(_), Ok((b, record))) => (b, 1, Opened::Doubtful(record)),
+            (Err(Bad::Unread(e)), Err(_)) | (Err(_), Err(Bad::Unread(e))) => {
+                return Err(Error::io("read", &this.path, &e));
+            }
+            (Err(Bad::Content(a)), Err(Bad::Content(b))) => {
+                return Err(this.damaged(&format!("first slot: {a}; second slot: {b}")));
+            }
         };
+        if let Opened::Doubtful(_) = found {
+            tracing::error!(
+                file = %this.path.display(),
+                "a slot is lost in both its copies, perhaps with the last promise: this voter starts without memory"
+            );
+        }
         this.file = Some(file);
         this.sequence = sequence;
         this.next = 1 - newest;
-        Ok((this, Opened::Found(record)))
+        Ok((this, found))
+    }
+
+    /// Sequence and record of a slot: the newer of its whole copies. They differ only if a write was cut off between
+    /// them.
+    fn slot(&self, file: &File, slot: u64) -> Result<(u64, Record), Bad> {
+        let mut newest: Result<(u64, Record), Bad> = Err(Bad::Content("no copy"));
+        for copy in 0..PROMISE_COPIES {
+            let mut bytes = vec![0; PROMISE_SLOT_BYTES];
+            let read = file.read_exact_at(&mut bytes, place(slot, copy)).map_err(Bad::Unread);
+            match (read.and_then(|()| decode(&bytes).map_err(Bad::Content)), &newest) {
+                (Ok((a, _)), Ok((b, _))) if a <= *b => {}
+                (Ok(found), Ok(_) | Err(_)) => newest = Ok(found),
+                (Err(bad), before) => {
+                    self.tell_bad(slot, copy, &bad);
+                    if before.is_err() {
+                        newest = Err(bad);
+                    }
+                }
+            }
+        }
+        newest
     }
 
     /// Writes a record, and returns when it is on the disk.
@@ -140,8 +177,8 @@ impl PromiseFile {
         let sequence = self.sequence + 1;
         let slot = encode(sequence, record)?;
         let done = match &self.file {
-            Some(file) => file
-                .write_all_at(&slot, self.next * PROMISE_SLOT_BYTES as u64)
+            Some(file) => (0..PROMISE_COPIES)
+                .try_for_each(|copy| file.write_all_at(&slot, place(self.next, copy)))
                 .and_then(|()| file.sync_data())
                 .map_err(|e| Error::io("write", &self.path, &e)),
             None => self.create(record),
@@ -166,8 +203,10 @@ impl PromiseFile {
         let made = || -> io::Result<File> {
             let mut file =
                 OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-            file.write_all(&older)?;
-            file.write_all(&newer)?;
+            for _ in 0..PROMISE_COPIES {
+                file.write_all(&older)?;
+                file.write_all(&newer)?;
+            }
             file.sync_all()?;
             fs::rename(&new, &self.path)?;
             Ok(file)
@@ -182,19 +221,42 @@ impl PromiseFile {
         Ok(())
     }
 
-    /// A new file has the same record in both slots: one that is not whole was damaged later.
-    fn tell_torn(&self, slot: &str, why: &str) {
+    fn tell_bad(&self, slot: u64, copy: u64, bad: &Bad) {
         tracing::warn!(
             file = %self.path.display(),
             slot,
-            why,
-            "a write was cut off (normal after a power loss), or the disk is failing; the newest whole record is used"
+            copy,
+            why = %bad,
+            "a copy of a slot is bad: a write was cut off by a power loss, or the disk is failing"
         );
     }
 
     fn damaged(&self, why: &str) -> Error {
         Error::Damaged { file: self.path.display().to_string(), why: why.to_owned() }
     }
+}
+
+/// Why a copy of a slot is not believed.
+#[derive(Debug)]
+enum Bad {
+    /// The disk does not give it.
+    Unread(io::Error),
+    /// It is not what was written.
+    Content(&'static str),
+}
+
+impl fmt::Display for Bad {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unread(e) => write!(f, "{e}"),
+            Self::Content(why) => write!(f, "{why}"),
+        }
+    }
+}
+
+/// Where a copy of a slot begins: both slots, and then both again.
+const fn place(slot: u64, copy: u64) -> u64 {
+    (2 * copy + slot) * PROMISE_SLOT_BYTES as u64
 }
 
 /// A slot: header, record, zeros.
@@ -283,9 +345,9 @@ mod tests {
         PromiseFile::open(dir.path()).map(|(_, found)| found)
     }
 
-    fn damage(dir: &tempfile::TempDir, at: usize, with: &[u8]) {
+    fn damage(dir: &tempfile::TempDir, at: u64, with: &[u8]) {
         let file = OpenOptions::new().write(true).open(dir.path().join(FILE)).unwrap();
-        file.write_all_at(with, at as u64).unwrap();
+        file.write_all_at(with, at).unwrap();
     }
 
     #[test]
@@ -295,29 +357,67 @@ mod tests {
         }
     }
 
+    /// Which slot holds `record(n)`: record 1 is in both, the newer copy in the second; record 2 went to the first.
+    const fn slot_of(n: u64) -> u64 {
+        n % 2
+    }
+
     #[test]
-    fn a_torn_slot_leaves_the_record_before_and_the_next_write_mends_it() {
-        for n in 2..6_u64 {
-            let dir = written(n);
-            // Record 1 is in both slots, the newer copy in the second; record 2 went to the first.
-            let newest = if n % 2 == 0 { 0 } else { PROMISE_SLOT_BYTES };
-            damage(&dir, newest + 20, &[0xff; 30]);
-            let (mut file, found) = PromiseFile::open(dir.path()).unwrap();
-            assert_eq!(found, Opened::Found(record(n - 1)));
-            file.write(&record(70)).unwrap();
-            file.write(&record(71)).unwrap();
-            assert_eq!(reopened(&dir).unwrap(), Opened::Found(record(71)));
-            damage(&dir, newest, &[0; 16]);
-            let left = if let Opened::Found(left) = reopened(&dir).unwrap() { left.commit } else { 0 };
-            assert!(left == 70 || left == 71, "both slots were whole again");
+    fn one_bad_copy_of_any_slot_costs_nothing() {
+        for (n, slot, copy) in (2..6).flat_map(|n| [(n, 0, 0), (n, 0, 1), (n, 1, 0), (n, 1, 1)]) {
+            for at in [0, 9, 15, 21, 25, 40, 60] {
+                let dir = written(n);
+                damage(&dir, place(slot, copy) + at, &[0xff; 3]);
+                let (mut file, found) = PromiseFile::open(dir.path()).unwrap();
+                assert_eq!(found, Opened::Found(record(n)), "slot {slot}, copy {copy}, byte {at}");
+                // The next two writes mend it: now the other copy may go bad.
+                file.write(&record(70)).unwrap();
+                file.write(&record(71)).unwrap();
+                damage(&dir, place(slot, 1 - copy) + at, &[0xff; 3]);
+                assert_eq!(reopened(&dir).unwrap(), Opened::Found(record(71)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_write_that_was_cut_off_leaves_the_record_before() {
+        for n in 2..6 {
+            let (before, after) = (written(n), written(n + 1));
+            let file = |dir: &tempfile::TempDir| fs::read(dir.path().join(FILE)).unwrap();
+            let (old, new) = (file(&before), file(&after));
+            // The first copy goes first, but a disk may turn that round, and cut off in the middle of a page.
+            for (copy, kept) in [(0, 0), (0, 40), (0, 4096), (1, 25), (1, 4096)] {
+                let mut bytes = old.clone();
+                let at = usize::try_from(place(slot_of(n + 1), copy)).unwrap();
+                bytes[at..at + kept].copy_from_slice(&new[at..at + kept]);
+                fs::write(before.path().join(FILE), &bytes).unwrap();
+                let expected = if kept == 4096 { n + 1 } else { n };
+                assert_eq!(reopened(&before).unwrap(), Opened::Found(record(expected)), "copy {copy}, {kept} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn a_slot_that_is_bad_in_both_copies_leaves_a_doubt_whichever_it_was() {
+        for n in 2..6 {
+            for (slot, left) in [(slot_of(n), n - 1), (slot_of(n - 1), n)] {
+                let dir = written(n);
+                damage(&dir, place(slot, 0) + 40, &[0xff]);
+                damage(&dir, place(slot, 1) + 20, &[0xff]);
+                let (mut file, found) = PromiseFile::open(dir.path()).unwrap();
+                assert_eq!(found, Opened::Doubtful(record(left)));
+                file.write(&record(70)).unwrap();
+                assert_eq!(reopened(&dir).unwrap(), Opened::Found(record(70)), "the next write settles it");
+            }
         }
     }
 
     #[test]
     fn a_damaged_file_is_never_taken_for_a_missing_one() {
         let dir = written(4);
-        damage(&dir, 40, &[0xff]);
-        damage(&dir, PROMISE_SLOT_BYTES + 40, &[0xff]);
+        for (slot, copy) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            damage(&dir, place(slot, copy) + 40, &[0xff]);
+        }
         let refused = reopened(&dir).unwrap_err();
         assert!(matches!(refused, Error::Damaged { .. }), "{refused}");
         let text = refused.to_string();
@@ -326,13 +426,13 @@ mod tests {
 
     #[test]
     fn a_truncated_empty_or_foreign_file_is_damaged() {
-        for length in [0, 1, 4096, 8191, 8193] {
+        for length in [0, 1, 4096, 8192, 16383, 16385] {
             let dir = written(3);
             OpenOptions::new().write(true).open(dir.path().join(FILE)).unwrap().set_len(length).unwrap();
             assert!(matches!(reopened(&dir), Err(Error::Damaged { .. })), "{length}");
         }
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(FILE), [b'x'; 8192]).unwrap();
+        fs::write(dir.path().join(FILE), [b'x'; 16384]).unwrap();
         assert!(matches!(reopened(&dir), Err(Error::Damaged { .. })));
     }
 
@@ -340,7 +440,7 @@ mod tests {
     fn slots_of_two_lives_are_damaged() {
         let dir = written(2);
         let far = encode(900, &record(900)).unwrap();
-        damage(&dir, PROMISE_SLOT_BYTES, &far);
+        damage(&dir, place(1, 0), &far);
         assert!(matches!(reopened(&dir), Err(Error::Damaged { .. })));
     }
 

@@ -34,6 +34,8 @@ impl Promises {
         let record = match &found {
             Opened::Missing => Record::default(),
             Opened::Found(record) => record.clone(),
+            // What it knows of votes may be too little; the next write says so for good.
+            Opened::Doubtful(record) => Record { election: None, commit: record.commit },
         };
         Ok(Self(Arc::new(Mutex::new(Shared { file, record, found }))))
     }
@@ -165,6 +167,28 @@ mod tests {
         Promises::open(dir.path()).unwrap().update_commit(7).unwrap();
         let again = Promises::open(dir.path()).unwrap();
         assert_eq!((again.commit(), again.election()), (7, None));
+    }
+
+    #[test]
+    fn a_doubtful_file_is_no_memory_of_votes_and_stays_so() {
+        use std::os::unix::fs::FileExt;
+        let dir = tempfile::tempdir().unwrap();
+        let promises = Promises::open(dir.path()).unwrap();
+        (1..=3).for_each(|n| promises.update_election(election(n)).unwrap());
+        promises.update_commit(7).unwrap();
+        drop(promises);
+        // The newest slot, in both its copies: the commit. What is left looks like a fine memory of a vote.
+        let file = std::fs::OpenOptions::new().write(true).open(dir.path().join("promise")).unwrap();
+        for page in [0, 2] {
+            file.write_all_at(&[0xff; 64], page * 4096).unwrap();
+        }
+        let promises = Promises::open(dir.path()).unwrap();
+        assert!(matches!(promises.found(), Opened::Doubtful(Record { election: Some(_), commit: 0 })));
+        assert_eq!(promises.election(), None);
+        promises.update_commit(8).unwrap();
+        drop(promises);
+        let again = Promises::open(dir.path()).unwrap();
+        assert_eq!((again.commit(), again.election()), (8, None));
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub mod addresses;
 pub mod announce;
 pub mod frames;
 pub mod gate;
+#[cfg(any(test, feature = "hostile"))]
+pub(crate) mod hostile;
 pub mod keeper;
 pub mod netlink;
 pub mod packet;

@@ -141,18 +141,7 @@ impl Channel {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(error) => return Err(error),
         }
-        let mut rest = self.datagram.as_slice();
-        while let Ok(message) = NetlinkBuffer::new_checked(rest) {
-            each(Answer {
-                kind: message.message_type(),
-                flags: message.flags(),
-                sequence: message.sequence_number(),
-                port: message.port_number(),
-                payload: message.payload(),
-            });
-            let length = usize::try_from(message.length()).unwrap_or(usize::MAX).next_multiple_of(4);
-            rest = rest.get(length..).unwrap_or_default();
-        }
+        each_message(&self.datagram, &mut each);
         Ok(true)
     }
 
@@ -220,6 +209,22 @@ impl AsFd for Channel {
         unsafe {
             BorrowedFd::borrow_raw(self.socket.as_raw_fd())
         }
+    }
+}
+
+/// Shows each message of a datagram, up to one that is not whole.
+pub(super) fn each_message(datagram: &[u8], mut each: impl FnMut(Answer<'_>)) {
+    let mut rest = datagram;
+    while let Ok(message) = NetlinkBuffer::new_checked(rest) {
+        each(Answer {
+            kind: message.message_type(),
+            flags: message.flags(),
+            sequence: message.sequence_number(),
+            port: message.port_number(),
+            payload: message.payload(),
+        });
+        let length = usize::try_from(message.length()).unwrap_or(usize::MAX).next_multiple_of(4);
+        rest = rest.get(length..).unwrap_or_default();
     }
 }
 
@@ -404,7 +409,7 @@ fn route_message(message: RouteNetlinkMessage, flags: u16) -> NetlinkMessage<Rou
 
 /// The few facts of an interface that matter here. The whole message holds dozens of nested attributes, and one that a
 /// parser does not understand would hide the interface.
-fn parse_link(payload: &[u8]) -> Option<Link> {
+pub(super) fn parse_link(payload: &[u8]) -> Option<Link> {
     let index = u32::from_ne_bytes(*payload.get(4..)?.first_chunk()?);
     let flags = u32::from_ne_bytes(*payload.get(8..)?.first_chunk()?);
     let (mut name, mut mac) = (None, None);

@@ -148,7 +148,7 @@ fn request_v2(family: u8, states: u32, id: &[u8; SOCKET_ID_BYTES]) -> Vec<u8> {
 }
 
 /// `struct inet_diag_msg`.
-fn parse(payload: &[u8]) -> Option<Tcp> {
+pub(super) fn parse(payload: &[u8]) -> Option<Tcp> {
     let bytes: &[u8; INET_DIAG_MSG_BYTES] = payload.first_chunk()?;
     let number = |at: usize| Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?));
     Some(Tcp {

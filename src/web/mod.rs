@@ -23,6 +23,8 @@ pub mod fault;
 mod files;
 mod forward;
 pub mod health;
+#[cfg(any(test, feature = "hostile"))]
+pub(crate) mod hostile;
 mod open;
 mod path;
 mod pool;

@@ -103,12 +103,29 @@ fn a_damaged_promise_file_is_refused_with_the_way_out() {
     let args = ["witness", "--config", config.to_str().unwrap()];
     let promise = config.with_file_name("state").join("shop/promise");
     fs::create_dir_all(promise.parent().unwrap()).unwrap();
-    fs::write(&promise, vec![0x55; 8192]).unwrap();
+    fs::write(&promise, vec![0x55; 16384]).unwrap();
     let refused = hawser(&args, dir.path());
     assert_eq!(refused.status.code(), Some(78), "{}", err(&refused));
     assert!(err(&refused).contains(promise.to_str().unwrap()), "{}", err(&refused));
     assert!(err(&refused).contains("move"), "the way out is told: {}", err(&refused));
-    assert_eq!(fs::read(&promise).unwrap(), vec![0x55; 8192], "the file was not touched");
+    assert_eq!(fs::read(&promise).unwrap(), vec![0x55; 16384], "the file was not touched");
+}
+
+#[test]
+fn a_witness_that_may_have_lost_its_last_promise_says_so_and_starts_without_memory() {
+    use hawser::store::{Election, Promises};
+    use std::os::unix::fs::FileExt;
+    let (dir, config) = witness(5);
+    let folder = config.with_file_name("state").join("shop");
+    fs::create_dir_all(&folder).unwrap();
+    Promises::open(&folder).unwrap().update_election(Election::default()).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(folder.join("promise")).unwrap();
+    for copy in [1, 3] {
+        file.write_all_at(&[0xff; 64], copy * 4096).unwrap();
+    }
+    let args = ["witness", "--config", config.to_str().unwrap()];
+    let running = Running::start(&args, dir.path(), "this voter starts without memory");
+    assert_eq!(running.end(), Some(0));
 }
 
 #[test]

@@ -257,6 +257,18 @@ fn a_server_that_answers_no_http_is_502() {
 }
 
 #[test]
+fn a_response_head_that_is_too_large_is_502() {
+    for fields in ["X: y\r\n".repeat(1_000), format!("X: {}\r\n", "y".repeat(600_000))] {
+        let app = App::start(move |client| {
+            client.request_head().unwrap();
+            client.send(format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 0\r\n\r\n"));
+        });
+        let (_handle, address) = proxied(&[&app]);
+        assert_eq!(get(address, "/").status, 502);
+    }
+}
+
+#[test]
 fn a_request_that_a_server_may_have_seen_is_not_sent_twice() {
     let seen = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&seen);

@@ -7,7 +7,11 @@
     reason = "helpers of tests fail by panic, and measured figures are worth showing"
 )]
 
+mod disk;
 mod gate;
 mod keeper;
 mod lab;
 mod supervisor;
+#[expect(dead_code, reason = "shared with the tests of the store")]
+#[path = "../store/syscalls.rs"]
+mod syscalls;

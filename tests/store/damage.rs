@@ -129,7 +129,7 @@ fn a_keyspace_whose_promise_file_is_new_is_not_believed() {
 #[test]
 fn a_damaged_promise_file_keeps_the_whole_store_shut() {
     let (_dir, folder) = written(10);
-    fs::write(folder.join("promise"), [0_u8; 8192]).unwrap();
+    fs::write(folder.join("promise"), [0_u8; 16_384]).unwrap();
     let refused = store::open(&folder).unwrap_err();
     assert!(matches!(refused, Error::Damaged { .. }), "{refused}");
 }
@@ -141,6 +141,118 @@ fn a_record_beyond_the_limit_is_refused_and_changes_nothing() {
     let refused = Batch::new().put("large", &vec![0_u8; RECORD_BYTES_MAX + 1]);
     assert!(matches!(refused, Err(Error::TooLarge(_))));
     assert_eq!(stores.keyspace.commit(put("n", 2)).unwrap(), 2);
+}
+
+/// Copies a folder with all below it.
+pub(super) fn copy_all(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_all(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+/// A number that looks random, from another one (splitmix64).
+fn mixed(n: u64) -> u64 {
+    let mut z = n.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Turns one bit of a file round, within what is not zero at its end.
+fn flip(at: &Path, seed: u64) {
+    let mut content = fs::read(at).unwrap();
+    let used = content.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let bit = usize::try_from(mixed(seed)).unwrap() % (8 * used);
+    content[bit / 8] ^= 1 << (bit % 8);
+    fs::write(at, content).unwrap();
+}
+
+#[test]
+fn a_flipped_bit_in_the_state_is_harmless_or_seen() {
+    let rounds: u64 = std::env::var("HAWSER_FLIPS").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
+    let (_dir, folder) = written(300);
+    // Opened once more, so that there is a snapshot with something in it.
+    drop(store::open(&folder).unwrap());
+    let names = fs::read_dir(folder.join("state")).unwrap().map(|e| e.unwrap().file_name());
+    let names: Vec<_> = names.map(|name| name.into_string().unwrap()).filter(|name| name != "blobs").collect();
+    assert!(names.iter().any(|name| name.starts_with("snap.")) && names.contains(&"db".to_owned()), "{names:?}");
+    let mut seen = 0;
+    for round in 0..rounds {
+        let name = &names[usize::try_from(round).unwrap() % names.len()];
+        let dir = tempfile::tempdir().unwrap();
+        let copy = dir.path().join("state");
+        copy_all(&folder, &copy);
+        flip(&copy.join("state").join(name), round);
+        let mut stores = store::open(&copy).unwrap();
+        let told = format!("{name}, round {round}: {:?}", stores.condition);
+        if stores.condition == Condition::Sound {
+            assert!(!stores.keyspace.is_suspect(), "{told}");
+            assert_eq!(number(&stores.keyspace, "n"), Some(300), "{told}");
+            let keys = stores.keyspace.scan(b"key/").unwrap();
+            assert_eq!(keys.len(), 50, "{told}");
+            let value = |payload: &[u8]| store::batch::decode::<Vec<u8>>(b"key", payload).unwrap();
+            assert!(keys.iter().all(|(_, payload)| value(payload) == [7; 300]), "{told}");
+        } else {
+            seen += 1;
+            assert!(stores.keyspace.is_suspect(), "{told}");
+        }
+        assert!(stores.keyspace.commit(put("n", 301)).unwrap() > 300, "and it can be used: {told}");
+    }
+    println!("{seen} of {rounds} flipped bits were seen, the others hit nothing that counts");
+    assert!(seen > 0, "some flips hit something");
+}
+
+/// Spoils pages of the promise file; a write goes to the slot that is the older one.
+fn spoil(folder: &Path, pages: &[u64], seed: u64) {
+    let at = folder.join("promise");
+    let file = fs::OpenOptions::new().read(true).write(true).open(&at).unwrap();
+    for page in pages {
+        // Somewhere in what the checksum covers, and in itself.
+        let mut byte = [0];
+        let place = page * 4096 + mixed(seed ^ page) % 28;
+        file.read_exact_at(&mut byte, place).unwrap();
+        file.write_all_at(&[byte[0] ^ 0x10], place).unwrap();
+    }
+}
+
+#[test]
+fn a_flipped_bit_in_one_place_of_the_promise_file_costs_nothing() {
+    let (_dir, folder) = written(10);
+    for seed in 0..40 {
+        let dir = tempfile::tempdir().unwrap();
+        let copy = dir.path().join("state");
+        copy_all(&folder, &copy);
+        spoil(&copy, &[seed % 4], seed);
+        let stores = store::open(&copy).unwrap();
+        assert_eq!((&stores.condition, stores.promises.commit()), (&Condition::Sound, 10), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_promise_file_that_may_have_lost_its_newest_record_is_no_memory() {
+    let (_dir, folder) = written(10);
+    let vote = store::Election { hold_given: std::time::Duration::from_secs(5), ..store::Election::default() };
+    store::open(&folder).unwrap().promises.update_election(vote.clone()).unwrap();
+    // Pages 0 and 2 are the first slot, 1 and 3 the second; record 1 went to both, record 12 is the vote.
+    for (pages, newest) in [([0, 2], false), ([1, 3], true)] {
+        for seed in 0..5 {
+            let dir = tempfile::tempdir().unwrap();
+            let copy = dir.path().join("state");
+            copy_all(&folder, &copy);
+            spoil(&copy, &pages, seed);
+            let stores = store::open(&copy).unwrap();
+            assert_eq!(stores.promises.election(), None, "the voter has no memory");
+            assert!(stores.keyspace.is_suspect(), "{:?}", stores.condition);
+            let store::Opened::Doubtful(left) = stores.promises.found() else { panic!("{:?}", stores.promises) };
+            assert_eq!(left.election.as_ref() != Some(&vote), newest, "both slots are tried");
+        }
+    }
 }
 
 /// On a small tmpfs of its own: fills it, and commits until that fails.
@@ -213,15 +325,24 @@ fn mounted(command: &mut std::process::Command, folder: &Path) {
     };
     use std::os::unix::process::CommandExt;
     let folder = std::ffi::CString::new(folder.to_str().unwrap()).unwrap();
-    let user = if rustix::process::geteuid().is_root() { CloneFlags::empty() } else { CloneFlags::CLONE_NEWUSER };
+    let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+    let maps = [format!("0 {} 1", user.as_raw()), format!("0 {} 1", group.as_raw())];
     let enter = move || {
-        unshare(CloneFlags::CLONE_NEWNS | user)?;
+        if user.is_root() {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+        } else {
+            // Whoever has no name in the new user namespace can make no file there.
+            unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUSER)?;
+            fs::write("/proc/self/setgroups", "deny")?;
+            fs::write("/proc/self/uid_map", &maps[0])?;
+            fs::write("/proc/self/gid_map", &maps[1])?;
+        }
         let none = None::<&std::ffi::CStr>;
         mount(none, c"/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
         mount(Some(c"tmpfs"), folder.as_c_str(), Some(c"tmpfs"), MsFlags::empty(), Some(c"size=2m,mode=0700"))?;
         Ok(())
     };
-    // SAFETY: between fork and exec this makes system calls only: it allocates nothing and takes no lock. The paths
-    // were made before the fork.
+    // SAFETY: between fork and exec this makes system calls only, with paths and texts that were made before the fork;
+    // glibc's allocator is usable there all the same.
     unsafe { command.pre_exec(enter) };
 }

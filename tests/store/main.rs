@@ -2,6 +2,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::print_stdout,
     reason = "a test binary: whatever is not as it should be ends the test"
 )]
@@ -9,6 +10,8 @@
 mod crash;
 mod damage;
 mod pair;
+mod sync;
+mod syscalls;
 
 use hawser::store::{Batch, Store};
 
@@ -40,4 +43,19 @@ fn spawn(test: &str, part: &str, folder: &std::path::Path) -> std::process::Comm
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::null());
     command
+}
+
+/// Runs a test in a process of its own, where this is true. sled's threads are shared by all that one process opens, and
+/// a watched one must not serve another test.
+fn alone(test: &str) -> bool {
+    let dir = tempfile::tempdir().unwrap();
+    if child("alone").is_some() {
+        return true;
+    }
+    let output = spawn(test, "alone", dir.path()).stderr(std::process::Stdio::piped()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}{errors}");
+    println!("{said}");
+    false
 }

@@ -1,5 +1,9 @@
 //! Two replicas over TCP and mutual TLS on loopback, each with its own store on disk.
 
+use super::{
+    alone,
+    syscalls::{Call, Verdict, watched},
+};
 use hawser::{
     clock,
     cluster::{Member, Name, Term},
@@ -21,7 +25,10 @@ use rustls::{
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -67,7 +74,7 @@ impl Ca {
 }
 
 struct Cluster {
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     folders: [PathBuf; 2],
     ca: Ca,
     address: SocketAddr,
@@ -99,7 +106,7 @@ impl Cluster {
         let folders = [dir.path().join("n1"), dir.path().join("n2")];
         let listener = listen(SocketAddr::new(LOCAL, 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        (Self { _dir: dir, folders, ca: Ca::new(), address }, listener)
+        (Self { dir, folders, ca: Ca::new(), address }, listener)
     }
 
     fn dial(&self) -> Link {
@@ -258,6 +265,107 @@ fn a_rolled_back_node_takes_its_peers_copy() {
         first.stop().await;
         second.stop().await;
     });
+}
+
+/// Two nodes with a replicated value, both ended; then the first one's folder is spoilt.
+async fn spoilt(spoil: impl FnOnce(&Path)) -> (Cluster, TcpListener) {
+    let (cluster, listener) = Cluster::new();
+    let (first, second) = (cluster.first(), cluster.second(listener.try_clone().unwrap()));
+    first.state.set_role(owner(1));
+    until(&second.state, "in step", |view| view.role == ViewRole::InStep).await;
+    assert!(first.state.write(vec![Op::put("k", "kept")]).await.unwrap().replicated);
+    first.stop().await;
+    second.stop().await;
+    spoil(&cluster.folders[0]);
+    (cluster, listener)
+}
+
+/// The first node is not believed until it has its peer's copy; then it is whole, also as owner and after a restart.
+async fn taken_from_the_peer(cluster: &Cluster, listener: TcpListener, health: Health) {
+    let first = start(Member::First, &cluster.folders[0], None);
+    assert_eq!(first.state.view().health, health);
+    first.state.set_role(owner(3));
+    assert!(first.state.write(vec![Op::put("k", "alone")]).await.is_err(), "it claims nothing alone");
+    first.stop().await;
+    let (first, second) = (cluster.first(), cluster.second(listener));
+    first.state.set_role(owner(3));
+    until(&first.state, "repaired", |view| view.health == Health::Ok && view.role == ViewRole::Owner).await;
+    assert_eq!(first.state.get("k").as_deref(), Some(&b"kept"[..]));
+    until(&second.state, "in step", |view| view.role == ViewRole::InStep).await;
+    assert!(first.state.write(vec![Op::put("k", "new")]).await.unwrap().replicated);
+    first.stop().await;
+    second.stop().await;
+    let again = start(Member::First, &cluster.folders[0], None);
+    assert_eq!((again.state.view().health, again.state.get("k")), (Health::Ok, Some(b"new".to_vec())));
+    again.stop().await;
+}
+
+#[test]
+fn a_node_whose_state_has_gone_bad_takes_its_peers_copy() {
+    run(async {
+        let (cluster, listener) = spoilt(|folder| {
+            let at = folder.join("state/conf");
+            let mut content = std::fs::read(&at).unwrap();
+            content[0] ^= 0x40;
+            std::fs::write(at, content).unwrap();
+        })
+        .await;
+        taken_from_the_peer(&cluster, listener, Health::Rebuilding).await;
+    });
+}
+
+#[test]
+fn a_node_whose_promise_file_is_in_doubt_takes_its_peers_copy() {
+    use std::os::unix::fs::FileExt;
+    run(async {
+        let (cluster, listener) = spoilt(|folder| {
+            let file = std::fs::OpenOptions::new().write(true).open(folder.join("promise")).unwrap();
+            for page in [0, 2] {
+                file.write_all_at(&[0xff; 64], page * 4096).unwrap();
+            }
+        })
+        .await;
+        taken_from_the_peer(&cluster, listener, Health::RolledBack).await;
+    });
+}
+
+#[test]
+fn a_node_whose_disk_fails_says_so_and_its_peer_goes_on() {
+    if !alone("pair::a_node_whose_disk_fails_says_so_and_its_peer_goes_on") {
+        return;
+    }
+    let (cluster, listener) = Cluster::new();
+    let bad = cluster.dir.path().join("n1/state/db");
+    let failing = AtomicBool::new(false);
+    let judge = |call: &Call| {
+        if failing.load(Ordering::SeqCst) && call.syncs(&bad) { Verdict::Fail } else { Verdict::Go }
+    };
+    let test = async {
+        let (first, second) = (cluster.first(), cluster.second(listener.try_clone().unwrap()));
+        first.state.set_role(owner(1));
+        until(&second.state, "in step", |view| view.role == ViewRole::InStep).await;
+        assert!(first.state.write(vec![Op::put("k", "one")]).await.unwrap().replicated);
+        failing.store(true, Ordering::SeqCst);
+        let refused = first.state.write(vec![Op::put("k", "two")]).await;
+        assert!(refused.is_err(), "{refused:?}");
+        until(&first.state, "failed", |view| matches!(view.health, Health::Failed(_))).await;
+        failing.store(false, Ordering::SeqCst);
+        let refused = first.state.write(vec![Op::put("k", "three")]).await;
+        assert!(matches!(refused, Err(WriteError::Failed(_))), "it stays failed: {refused:?}");
+        // The peer goes on alone, from what was confirmed to both.
+        second.state.set_role(owner(2));
+        until(&second.state, "owner", |view| view.role == ViewRole::Owner).await;
+        assert_eq!(second.state.get("k").as_deref(), Some(&b"one"[..]));
+        assert!(!second.state.write(vec![Op::put("k", "four")]).await.unwrap().replicated);
+        first.stop().await;
+        let first = cluster.first();
+        let version = second.state.view().version;
+        until(&first.state, "caught up", |view| view.version == version && view.health == Health::Ok).await;
+        assert_eq!(first.state.get("k").as_deref(), Some(&b"four"[..]));
+        first.stop().await;
+        second.stop().await;
+    };
+    watched(&[libc::SYS_fdatasync], judge, || run(test));
 }
 
 #[test]

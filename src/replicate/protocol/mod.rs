@@ -474,7 +474,7 @@ impl Replica {
     fn on_persisted(&mut self, now: Now, result: Result<(), String>) {
         let Some(Persisting { session, delta, then }) = self.persisting.take() else { return };
         if let Err(why) = result {
-            return self.fail(now, why);
+            return self.fail(now, why, &then);
         }
         self.copy.apply(delta);
         let current = session == self.session && self.peer.is_some();
@@ -541,9 +541,13 @@ impl Replica {
         }
     }
 
-    fn fail(&mut self, now: Now, why: String) {
+    /// The commit under way has failed, and with it the store.
+    fn fail(&mut self, now: Now, why: String, then: &Then) {
         self.out.push(Action::Event(Event::StoreFailed(why.clone())));
-        self.failed = Some(why);
+        self.failed = Some(why.clone());
+        if let Then::Written { origin, .. } = then {
+            self.finish(now, *origin, Err(WriteError::Failed(why)));
+        }
         self.stop_waiting(now);
         self.refuse_jobs(now);
         self.end_all_forwarded();

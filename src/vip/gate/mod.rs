@@ -227,7 +227,7 @@ fn control(inner: ControlMessage) -> Message {
     message
 }
 
-fn is_deletion_of_ours(answer: &Answer<'_>) -> bool {
+pub(super) fn is_deletion_of_ours(answer: &Answer<'_>) -> bool {
     let deletes = answer.kind >> 8 == NFTABLES && DELETIONS.contains(&(answer.kind & 0xff));
     deletes
         && NlasIterator::new(answer.payload.get(NFGENMSG_BYTES..).unwrap_or_default())
