@@ -60,6 +60,7 @@ pub mod replicate;
 pub mod store;
 pub mod supervisor;
 pub mod telemetry;
+pub mod tiebreak;
 pub mod time;
 pub mod trust;
 pub mod vip;
