@@ -33,6 +33,7 @@
 //! | [`store`] | what must survive: the promise file and the keyspace. The only place that names sled |
 //! | [`http`] | plumbing of the web tier: accept, limit, drain, bodies |
 //! | [`driver`] | feeds the engine and carries out what it says: the loop, the links, the witness |
+//! | [`tiebreak`] | speaks for a third voter that is no witness of our own: etcd |
 //! | [`vip`] | keeps this node's addresses: keeper, gate, announcing |
 //! | [`replicate`] | brings the other node's copy of the state up to date |
 //! | [`web`] | serves sites and forwards requests |
@@ -42,7 +43,7 @@
 //! | [`demo`] | a whole cluster in network namespaces, its faults, its instruments |
 //! | [`cli`] | what a person types and reads |
 //!
-//! Imports go downward only, in this order; `driver`, `vip`, `replicate` and `web` never import each other.
+//! Imports go downward only, in this order; `driver`, `tiebreak`, `vip`, `replicate` and `web` never import each other.
 //! `tests/tidy.rs` holds the table.
 
 pub mod admin;

@@ -331,7 +331,8 @@ impl Speaker {
         let bound = |case: &Case| case.record().is_some_and(|r| r.holder.is_some_and(|h| !h.is(self.setup.me)));
         let wished = |case: &Case| {
             let pace = if bound(case) { self.setup.interval.max(REPEAT) } else { REPEAT };
-            (case.vote.as_ref().is_some_and(|w| w.is_live(now)) || case.pre_vote.as_ref().is_some_and(|w| w.is_live(now)))
+            (case.vote.as_ref().is_some_and(|w| w.is_live(now))
+                || case.pre_vote.as_ref().is_some_and(|w| w.is_live(now)))
                 && since >= pace
         };
         if self.cases.values().any(wished) {
@@ -340,7 +341,9 @@ impl Speaker {
         // Half an interval early rather than half a one late: heartbeats are the clock.
         let owns = self.cases.values().any(|c| c.claim.is_some());
         let pace = if owns { (self.setup.lease / 4).saturating_sub(self.setup.interval / 2) } else { ETCD_IDLE };
-        let owed = |(group, case): (&GroupName, &Case)| self.line(*group).is_some_and(|line| !case.confirms(self.setup.me, &line));
+        let owed = |(group, case): (&GroupName, &Case)| {
+            self.line(*group).is_some_and(|line| !case.confirms(self.setup.me, &line))
+        };
         self.fresh && (since >= pace || self.failures > 0 || (owns && self.cases.iter().any(owed)))
     }
 
@@ -406,9 +409,9 @@ impl Speaker {
         // A life of our own that is over, one that is not heard, or one that was replaced and did not say so.
         let stale = holder.member == me.member;
         let silent = self.peer_silent && fit;
-        let replaced = case.claim.is_some_and(|(term, since)| {
-            holder.term < term && (self.peer_silent || now >= since + heartbeat.hold)
-        });
+        let replaced = case
+            .claim
+            .is_some_and(|(term, since)| holder.term < term && (self.peer_silent || now >= since + heartbeat.hold));
         (stale || silent || replaced).then(|| record.doubted(me.member, fit))
     }
 

@@ -325,9 +325,7 @@ fn a_standby_asks_seldom_and_an_owner_a_few_times_in_a_lease() {
     let (mut owner, mut standby) = (speaker(life(First, 1)), speaker(life(Second, 2)));
     let mut asked = [0, 0];
     for ms in (0..10_000).step_by(50) {
-        for (count, speaker, of, owned) in
-            [(0, &mut owner, First, Some(1)), (1, &mut standby, Second, None)]
-        {
+        for (count, speaker, of, owned) in [(0, &mut owner, First, Some(1)), (1, &mut standby, Second, None)] {
             speaker.told(at(ms), &Message::Heartbeat(beat(of, ms, owned)));
             while let Some(question) = speaker.next(at(ms)) {
                 asked[count] += 1;
