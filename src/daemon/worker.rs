@@ -8,6 +8,7 @@ use super::{
     notes::{self, Names},
     signals::{Asked, Signals},
     tell_systemd,
+    third::Third,
 };
 use crate::{
     admin, clock,
@@ -98,7 +99,8 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
         Names { me: config.me, nodes: [config.nodes[0].name, config.nodes[1].name], witness: config.tiebreak.name() };
     let state = start_state(&config, &ground.identity, ground.keyspace, ground.link, highest.unwrap_or_default())?;
     let parts = Parts { keeper: &keeper, web: &web, driver: &driver, state: &state };
-    let hands = hands(&config, &parts, ground.promises, notes)?;
+    let third = Third::start(&config, ground.identity.keyring().id(), ground.life, &driver)?;
+    let hands = third.tie(hands(&config, &parts, ground.promises, notes)?);
     let setup = setup(&config, ground.life, memory, layers);
     let engine_config = Arc::clone(&config);
     let (ring, life, bound) = (ground.identity.keyring().clone(), ground.life.incarnation, ground.links);
@@ -139,6 +141,7 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
     drop(cluster);
     tell_systemd(&[sd_notify::NotifyState::Stopping]);
     stopped.map_err(|task| Failure::passing(format!("{task} {end}")))?;
+    third.goodbye().await;
     state.stop().await;
     web.shutdown(LAST_REQUESTS).await;
     if std::fs::remove_file(&config.paths.admin_socket).is_err() {

@@ -29,6 +29,8 @@
 //! Outside: an etcd that was put back to a backup while the cluster ran. Stop both nodes before you do that.
 
 pub mod json;
+pub mod link;
 pub mod model;
 pub mod record;
 pub mod speaker;
+pub mod thread;

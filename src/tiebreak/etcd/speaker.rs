@@ -240,12 +240,12 @@ impl Speaker {
         self.flight.as_ref().map(|f| f.question.number)
     }
 
-    /// Call [`Speaker::tick`] and [`Speaker::next`] again then, at the latest.
+    /// Call [`Speaker::tick`] and [`Speaker::next`] again then, at the latest. Later than `now`, at which both were called.
     #[must_use]
-    pub fn next_deadline(&self) -> Instant {
+    pub fn next_deadline(&self, now: Instant) -> Instant {
         match &self.flight {
             Some(flight) => flight.sent_at + self.patience(),
-            None if self.failures > 0 => self.retry_at,
+            None if now < self.retry_at => self.retry_at,
             None => Instant::NEVER,
         }
     }

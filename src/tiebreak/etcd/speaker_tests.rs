@@ -349,13 +349,14 @@ fn a_question_without_an_answer_is_given_up_and_asked_again() {
     first.told(at(250), &Message::Heartbeat(beat(First, 6, Some(1))));
     assert_eq!(first.next(at(250)), None, "one at a time");
     assert!(first.is_reached());
-    assert!(first.next_deadline() < at(200) + LEASE / 2, "in time for another member of etcd");
-    let after = first.next_deadline();
+    assert!(first.next_deadline(at(250)) < at(200) + LEASE / 2, "in time for another member of etcd");
+    let after = first.next_deadline(at(250));
     first.tick(after);
     assert!(!first.is_reached());
     first.take_messages();
     first.told(after + INTERVAL, &Message::Heartbeat(beat(First, 8, Some(1))));
     assert_eq!(first.take_messages(), [], "who does not answer is not heard");
+    assert_eq!(first.next_deadline(after + INTERVAL), Instant::NEVER, "nobody is woken for nothing");
     let heard = settle(&mut first, &mut etcd, after + INTERVAL);
     assert_eq!(acked(&heard), Some((8, Some(AckVerdict::Promised(Term(1))), false)));
     let seen = etcd.answer(&lost);

@@ -91,7 +91,10 @@ impl World {
         let Some(speaker) = worker.speaker.as_mut() else { return };
         let question = speaker.next(now);
         let messages = speaker.take_messages();
-        let deadline = speaker.next_deadline();
+        let deadline = speaker.next_deadline(now);
+        if deadline <= now {
+            self.broken.get_or_insert(format!("{me:?}: the speaker wants to be called again at once"));
+        }
         if let Some(question) = question {
             self.carry(me, Member::Witness, Happening::Etcd(me, life, Errand::Asked(question)));
         }
