@@ -76,6 +76,15 @@ impl Tiebreak {
         }
     }
 
+    /// Which of the kinds it is, as it is written in the configuration.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Witness(_) => "witness",
+            Self::Etcd(_) => "etcd",
+        }
+    }
+
     /// Where a third voter is reached by the cluster's own datagrams; empty if there is none.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {

@@ -57,7 +57,8 @@ fn perform(
     let began = clock::now();
     let lab = Lab::new()?;
     let _app = App::start(lab.host(Host::App))?;
-    let mut cluster = Cluster::start(&lab, &stage::this_program(), folder, arguments.lease)?;
+    let mut cluster =
+        Cluster::start(&lab, &stage::this_program(), folder, (arguments.lease, arguments.etcd.as_deref()))?;
     let prober = Prober::start(lab.host(Host::Client), SocketAddr::from((VIP, 80)))?;
     let observer = Observer::start(lab.host(Host::Observer), Host::Observer.mac(), VIP)?;
     say(screen, &introduction());

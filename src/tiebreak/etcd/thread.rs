@@ -188,3 +188,7 @@ impl Reached {
         self.failures = 0;
     }
 }
+
+#[cfg(test)]
+#[path = "thread_tests.rs"]
+mod tests;
