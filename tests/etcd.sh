@@ -9,8 +9,8 @@ trap 'rm -f "$told"' EXIT
 "$hawser" demo --etcd "$etcd" --repeat "${2:-1}" --json \
     --fault worker-kill --fault freeze --fault both-kill --fault cable --fault split --fault witness-kill \
     --fault switchover >"$told" || late=1
-grep -E '"(fault|outage_ms|double_ms|error)":' "$told"
-runs=$(grep -c '"double_ms":' "$told")
+grep -E '"fault":|"(outage_ms|double_ms)": [0-9]|"error":' "$told"
+runs=$(grep -cE '"double_ms": [0-9]' "$told")
 never=$(grep -cE '"double_ms": 0(\.0)?,?$' "$told")
 if [ "$runs" -lt 7 ] || [ "$runs" != "$never" ]; then
     echo "$never of $runs runs without two answers, of 7 at least" >&2

@@ -219,9 +219,11 @@ pub struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// What the wait for a doubt adds with an etcd: it is written when the peer was not heard for three intervals.
-    fn doubt(&self, fault: Fault) -> Duration {
-        match fault {
+    /// The longest outage that is promised with this third voter. A doubt is written to an etcd when the peer was not
+    /// heard for three intervals.
+    #[must_use]
+    pub fn promised(&self, fault: Fault) -> Duration {
+        let doubt = match fault {
             Fault::Freeze | Fault::BothKill | Fault::Cable if self.cluster.is_by_etcd() => INTERVAL_DEFAULT * 3,
             Fault::WorkerKill
             | Fault::Freeze
@@ -231,7 +233,8 @@ impl Bench<'_> {
             | Fault::WebStuck
             | Fault::WitnessKill
             | Fault::Switchover => Duration::ZERO,
-        }
+        };
+        fault.bound(self.lease) + doubt
     }
 
     /// After a move for unfitness the group does not move back for that reason for 10 s: whoever repeats such a fault
@@ -374,7 +377,7 @@ impl Bench<'_> {
     ) -> Result<Run> {
         let outage = prober::judge(&self.prober.between(from, to)?);
         let sighting = self.observer.between(from, to)?;
-        let bound = fault.bound(self.lease) + self.doubt(fault);
+        let bound = self.promised(fault);
         let double = millis(sighting.double);
         let blind = millis(outage.blind.max(sighting.blind));
         let holders = sighting.holder_names();

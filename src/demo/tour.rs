@@ -93,11 +93,11 @@ fn strike_all(arguments: &DemoArgs, screen: &mut dyn Write, bench: &mut Bench<'_
                 bench.rest_before(fault)?;
             }
             let run = bench.run(fault)?;
-            say(screen, &describe(fault, bench.lease, &run));
+            say(screen, &describe(fault, bench.promised(fault), &run));
             runs.push(run);
             Ok(())
         });
-        report.faults.push(FaultReport::new(fault, bench.lease, runs));
+        report.faults.push(FaultReport::new(fault, bench.promised(fault), runs));
         outcome.map_err(|failure: Error| failure.during(fault.name()))?;
     }
     Ok(())
