@@ -127,7 +127,6 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
         started,
     };
     let (fit, fit_told) = watch::channel(None);
-    let end = "ended unasked";
     let noting = tokio::spawn(notes::run(noted, names.clone(), state.clone()));
     tokio::spawn(web::health::run(web.upstreams()));
     tokio::spawn(web::probe::run(web.probe_targets(), fit));
@@ -140,7 +139,7 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
     let stopped = serve(&mut signals, &driver, noting, admin).await;
     drop(cluster);
     tell_systemd(&[sd_notify::NotifyState::Stopping]);
-    stopped.map_err(|task| Failure::passing(format!("{task} {end}")))?;
+    stopped.map_err(|task| Failure::passing(format!("{task} ended unasked")))?;
     third.goodbye().await;
     state.stop().await;
     web.shutdown(LAST_REQUESTS).await;

@@ -37,6 +37,7 @@ fn with_etcd_at_most_one_node_answers_whatever_happens_and_one_does_when_it_is_o
     all_seeds(Third::Etcd);
 }
 
+#[expect(clippy::print_stdout, reason = "what a test says")]
 fn all_seeds(voter: Third) {
     third(voter);
     if let Ok(seed) = std::env::var("HAWSER_SEED") {

@@ -173,8 +173,6 @@ fn number(value: Option<&Value>) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
     use super::*;
     use crate::cluster::{Incarnation, Member, Name, Term};
     use crate::tiebreak::etcd::record::Holder;

@@ -69,7 +69,7 @@ impl World {
         }
         let seen = self.etcd.answer(&question);
         self.note(|| format!("etcd: {from:?} asks {:?}: {seen:?}", question.items));
-        self.carry(Member::Witness, from, Happening::Etcd(from, life, Errand::Answered(question.number, seen)));
+        self.carry(Member::Witness, from, &Happening::Etcd(from, life, Errand::Answered(question.number, seen)));
     }
 
     pub(super) fn errand(&mut self, me: Member, now: Instant, errand: Errand) {
@@ -96,7 +96,7 @@ impl World {
             self.broken.get_or_insert(format!("{me:?}: the speaker wants to be called again at once"));
         }
         if let Some(question) = question {
-            self.carry(me, Member::Witness, Happening::Etcd(me, life, Errand::Asked(question)));
+            self.carry(me, Member::Witness, &Happening::Etcd(me, life, Errand::Asked(question)));
         }
         for message in messages {
             let soon = self.now + self.chance.between(10_000, 300_000);
@@ -114,7 +114,7 @@ impl World {
     }
 
     /// One way between a node and etcd.
-    fn carry(&mut self, from: Member, to: Member, happening: Happening) {
+    fn carry(&mut self, from: Member, to: Member, happening: &Happening) {
         let carrier = self.machines[from.index()].carrier && self.machines[to.index()].carrier;
         if self.cut.contains(&(from, to)) || !carrier || self.chance.per_mille(self.network.loss) {
             return;

@@ -167,10 +167,11 @@ impl World {
             Action::Drain(_, false) | Action::Announce(_) => {}
             Action::Event(event) => {
                 self.note(|| format!("{me:?}: {event:?}"));
-                match event {
-                    Event::Silent(who) if Some(who) == me.peer() => self.peer_is_silent(me, true),
-                    Event::Heard(who) if Some(who) == me.peer() => self.peer_is_silent(me, false),
-                    _ => {}
+                for silent in [true, false] {
+                    let told = |who| if silent { Event::Silent(who) } else { Event::Heard(who) };
+                    if me.peer().is_some_and(|peer| event == told(peer)) {
+                        self.peer_is_silent(me, silent);
+                    }
                 }
                 self.events.push((self.now, me, event));
             }
