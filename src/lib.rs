@@ -33,6 +33,7 @@
 //! | [`store`] | what must survive: the promise file and the keyspace. The only place that names sled |
 //! | [`http`] | plumbing of the web tier: accept, limit, drain, bodies |
 //! | [`driver`] | feeds the engine and carries out what it says: the loop, the links, the witness |
+//! | [`tiebreak`] | speaks for a third voter that is no witness of our own: etcd |
 //! | [`vip`] | keeps this node's addresses: keeper, gate, announcing |
 //! | [`replicate`] | brings the other node's copy of the state up to date |
 //! | [`web`] | serves sites and forwards requests |
@@ -43,7 +44,7 @@
 //! | [`cli`] | what a person types and reads |
 //! | `hostile` | every decoder of bytes from outside, for tests and fuzzing only |
 //!
-//! Imports go downward only, in this order; `driver`, `vip`, `replicate` and `web` never import each other.
+//! Imports go downward only, in this order; `driver`, `tiebreak`, `vip`, `replicate` and `web` never import each other.
 //! `tests/tidy.rs` holds the table.
 
 pub mod admin;
@@ -63,6 +64,7 @@ pub mod replicate;
 pub mod store;
 pub mod supervisor;
 pub mod telemetry;
+pub mod tiebreak;
 pub mod time;
 pub mod trust;
 pub mod vip;

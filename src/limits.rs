@@ -256,6 +256,28 @@ pub const HANDSHAKES_MAX: usize = 8;
 pub const REDIAL_MIN: Duration = Duration::from_millis(100);
 /// Longest wait between two attempts to connect.
 pub const REDIAL_MAX: Duration = Duration::from_secs(2);
+/// Most members of an etcd that are named.
+pub const ETCD_ENDPOINTS_MAX: usize = 8;
+/// Longest prefix of the keys in etcd, in bytes.
+pub const ETCD_PREFIX_BYTES_MAX: usize = 128;
+/// Longest answer of etcd, in bytes: the records of all groups, many times over.
+pub const ETCD_ANSWER_BYTES_MAX: usize = 256 * 1024;
+/// A question to etcd is given up after a third of the lease, but not earlier than this,
+pub const ETCD_PATIENCE_MIN: Duration = Duration::from_millis(30);
+/// and not later than this.
+pub const ETCD_PATIENCE_MAX: Duration = Duration::from_secs(1);
+/// Longest wait before etcd is asked again after it did not answer.
+pub const ETCD_RETRY_MAX: Duration = Duration::from_millis(250);
+/// A node that owns nothing asks etcd this often whether it is there.
+pub const ETCD_IDLE: Duration = Duration::from_secs(1);
+/// A request to etcd that the engine has not repeated for this long is not wished any more.
+pub const ETCD_WISH_FOR: Duration = Duration::from_millis(100);
+/// Longest wait before a holder is doubted again that has struck out a doubt: each costs etcd two writes.
+pub const ETCD_DOUBT_AGAIN_MAX: Duration = Duration::from_secs(2);
+/// Words of the engine that may wait for the thread that asks etcd.
+pub const ETCD_QUEUE_MAX: usize = 256;
+/// How long an orderly end waits for etcd to know what was let go of.
+pub const ETCD_GOODBYE: Duration = Duration::from_millis(300);
 /// Longest configuration file, in bytes.
 pub const CONFIG_BYTES_MAX: usize = 1024 * 1024;
 

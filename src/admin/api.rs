@@ -31,6 +31,8 @@ pub struct Status {
     pub peer: Peer,
     /// The third voter.
     pub witness: Remote,
+    /// What it is: witness, etcd.
+    pub tiebreak: String,
     /// The links to the peer.
     pub links: Vec<Link>,
     /// Which layers of the kernel-enforced lease are in force.
@@ -94,7 +96,7 @@ pub struct Peer {
     pub heard_ms: Option<u64>,
 }
 
-/// The witness.
+/// The third voter.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Remote {
     /// Its name.

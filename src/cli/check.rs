@@ -6,7 +6,7 @@ use super::{
     out,
 };
 use crate::{
-    config::{self, Checked, Config, Fault, Faults, Machine, Scene, ThisMachine, WitnessConfig},
+    config::{self, Checked, Config, Fault, Faults, Machine, Scene, ThisMachine, Tiebreak, WitnessConfig},
     trust::{Identity, Keyring, TrustError, keyring::Purpose, pki},
 };
 use serde::Serialize;
@@ -213,16 +213,23 @@ fn describe(config: &Config) -> String {
     let [first, second] = &config.nodes;
     let vips = config.groups.iter().map(|group| group.vips.len()).sum();
     format!(
-        "cluster {} of {} and {}, witness {}; {} with {}; {}, {}",
+        "cluster {} of {} and {}, {}; {} with {}; {}, {}",
         config.cluster.name,
         first.name,
         second.name,
-        config.tiebreak.name(),
+        describe_tiebreak(&config.tiebreak),
         count(config.groups.len(), "group"),
         count(vips, "vip"),
         count(config.web.listeners.len(), "listener"),
         count(config.web.upstreams.len(), "upstream"),
     )
+}
+
+fn describe_tiebreak(tiebreak: &Tiebreak) -> String {
+    match tiebreak {
+        Tiebreak::Witness(witness) => format!("witness {}", witness.name),
+        Tiebreak::Etcd(etcd) => format!("etcd of {}", count(etcd.endpoints.len(), "member")),
+    }
 }
 
 fn describe_witness(config: &WitnessConfig) -> String {

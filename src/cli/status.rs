@@ -89,9 +89,9 @@ fn write_page(page: &mut String, status: &Status) -> std::fmt::Result {
         writeln!(page, "  {:<10} NOT HEARD{}", peer.name, since(peer.heard_ms))?;
     }
     if witness.connected {
-        writeln!(page, "  {:<10} votes{}  (witness)", witness.name, trip(witness.round_trip_ms))?;
+        writeln!(page, "  {:<10} votes{}  ({})", witness.name, trip(witness.round_trip_ms), status.tiebreak)?;
     } else {
-        writeln!(page, "  {:<10} NOT HEARD{}  (witness)", witness.name, since(witness.heard_ms))?;
+        writeln!(page, "  {:<10} NOT HEARD{}  ({})", witness.name, since(witness.heard_ms), status.tiebreak)?;
     }
     writeln!(page)?;
     write_lease(page, status)?;

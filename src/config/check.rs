@@ -3,6 +3,7 @@
 
 use super::{
     draft::{Draft, Group, Listener, Member, Upstream},
+    etcd,
     fault::{Report, wrong},
     values::{self, Config, GateMode, Paths, RouteAction, TiebreakKind, Web},
     walk::{At, nearest, show},
@@ -394,7 +395,7 @@ fn assemble(report: &mut Report, draft: Draft, scene: &Scene<'_>, dir: PathBuf) 
             }
         },
     };
-    let tiebreak = assemble_tiebreak(draft.cluster.tiebreak, draft.witness)?;
+    let tiebreak = assemble_tiebreak(draft.cluster.tiebreak, draft.witness, draft.etcd)?;
     Some(Config {
         cluster: values::Cluster {
             name: draft.cluster.name?.value,
@@ -412,13 +413,18 @@ fn assemble(report: &mut Report, draft: Draft, scene: &Scene<'_>, dir: PathBuf) 
     })
 }
 
-fn assemble_tiebreak(kind: TiebreakKind, witness: Option<Member>) -> Option<values::Tiebreak> {
+fn assemble_tiebreak(
+    kind: TiebreakKind,
+    witness: Option<Member>,
+    etcd: Option<etcd::Etcd>,
+) -> Option<values::Tiebreak> {
     match kind {
         TiebreakKind::Witness => {
             let witness = witness?;
             let addresses = witness.addresses.into_iter().map(|address| address.value).collect();
             Some(values::Tiebreak::Witness(values::Witness { name: witness.name?.value, addresses }))
         }
+        TiebreakKind::Etcd => Some(values::Tiebreak::Etcd(etcd::assemble(etcd?))),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a file says, key by key, before its parts are held against each other. Everything knows its line.
 
 use super::{
-    address,
+    address, etcd,
     fault::{Report, Wrong, wrong},
     values::{GateMode, HealthCheck, HealthKind, RouteAction, TiebreakKind},
     walk::{At, Section},
@@ -20,6 +20,7 @@ pub(super) struct Draft {
     pub(super) cluster: Cluster,
     pub(super) nodes: Vec<Member>,
     pub(super) witness: Option<Member>,
+    pub(super) etcd: Option<etcd::Etcd>,
     pub(super) groups: Vec<Group>,
     pub(super) listeners: Vec<Listener>,
     pub(super) upstreams: Vec<Upstream>,
@@ -35,6 +36,7 @@ pub(super) struct Cluster {
     pub(super) drain: Duration,
     pub(super) gate: GateMode,
     pub(super) tiebreak: TiebreakKind,
+    pub(super) tiebreak_line: usize,
 }
 
 /// A node or the witness.
@@ -90,25 +92,44 @@ pub(super) fn read(report: &mut Report, mut file: Section<'_>, dir: &Path) -> Dr
         file.missing(report, "cluster", "write [cluster] with the cluster's name");
     }
     let nodes = file.sections(report, "node", usize::from(u8::MAX));
-    let witness = file.section(report, "witness");
-    file.missing(report, "witness", "write [witness] with the name and address of the third voter");
+    let (witness, etcd) = (file.section(report, "witness"), file.section(report, "etcd"));
     let groups = file.sections(report, "group", limits::GROUPS_MAX);
     let listeners = file.sections(report, "listener", limits::LISTENERS_MAX);
     let upstreams = file.sections(report, "upstream", limits::UPSTREAMS_MAX);
     let admin = file.section(report, "admin");
     let store = file.section(report, "store");
     let web = file.section(report, "web");
+    let cluster = read_cluster(report, cluster);
+    tiebreak(report, &file, &cluster);
     file.finish(report, &[]);
     Draft {
-        cluster: read_cluster(report, cluster),
+        cluster,
         nodes: nodes.into_iter().map(|node| read_member(report, node, "links", limits::LINKS_MAX)).collect(),
         witness: witness.map(|witness| read_member(report, witness, "address", limits::LINKS_MAX)),
+        etcd: etcd.map(|etcd| etcd::read(report, etcd, dir)),
         groups: groups.into_iter().map(|group| read_group(report, group)).collect(),
         listeners: listeners.into_iter().map(|listener| read_listener(report, listener, dir)).collect(),
         upstreams: upstreams.into_iter().map(|upstream| read_upstream(report, upstream)).collect(),
         admin_socket: read_path(report, admin, "socket", dir, ADMIN_SOCKET),
         state_dir: read_path(report, store, "dir", dir, STATE_DIR),
         threads: read_web(report, web),
+    }
+}
+
+/// The section of the chosen tiebreak is there, and that of no other.
+fn tiebreak(report: &mut Report, file: &Section<'_>, cluster: &Cluster) {
+    for (word, kind) in TiebreakKind::ALL {
+        if kind != cluster.tiebreak && file.has(word) {
+            let what = format!("is written, and the tiebreak is another (line {})", cluster.tiebreak_line);
+            let help = format!("write tiebreak = \"{word}\" in [cluster], or leave it out");
+            report.fault(file.line_of(report, word), word, wrong(what, help));
+        }
+    }
+    match cluster.tiebreak {
+        TiebreakKind::Witness => {
+            file.missing(report, "witness", "write [witness] with the name and address of the third voter");
+        }
+        TiebreakKind::Etcd => file.missing(report, "etcd", "write [etcd] with endpoints = [\"http://10.0.0.9:2379\"]"),
     }
 }
 
@@ -148,7 +169,7 @@ fn read_cluster(report: &mut Report, section: Option<Section<'_>>) -> Cluster {
         let (lease, interval) = (at(limits::LEASE_DEFAULT, 0), at(limits::INTERVAL_DEFAULT, 0));
         let drain = limits::DRAIN_DEFAULT;
         let tiebreak = TiebreakKind::Witness;
-        return Cluster { name: None, lease, interval, drain, gate: GateMode::On, tiebreak };
+        return Cluster { name: None, lease, interval, drain, gate: GateMode::On, tiebreak, tiebreak_line: 0 };
     };
     let line = section.line;
     let name = section.parsed(report, "name", address::name);
@@ -176,6 +197,7 @@ fn read_cluster(report: &mut Report, section: Option<Section<'_>>) -> Cluster {
         drain: drain.map_or(limits::DRAIN_DEFAULT, |drain| drain.value),
         gate: gate.map_or(GateMode::On, |gate| gate.value),
         tiebreak: tiebreak.map_or(TiebreakKind::Witness, |tiebreak| tiebreak.value),
+        tiebreak_line: tiebreak.map_or(line, |tiebreak| tiebreak.line),
     }
 }
 

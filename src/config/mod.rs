@@ -9,6 +9,7 @@
 mod address;
 mod check;
 mod draft;
+mod etcd;
 mod fault;
 mod machine;
 pub mod values;

@@ -422,3 +422,71 @@ fn a_node_none_of_whose_addresses_is_on_this_machine_is_warned_about() {
     assert!(told("n1"), "the folder of one node on the machine of the other");
     assert!(!told("n2"));
 }
+
+const WITH_ETCD: &str = r#"[etcd]
+endpoints = ["https://10.0.0.8", "https://[fd00::9]:4001/"]
+ca = "etcd-ca.pem"
+cert = "/keys/etcd.pem"
+key = "etcd.key"
+prefix = "/apps/hawser/"
+"#;
+
+fn with_etcd() -> String {
+    let witness = "[witness]\nname = \"w\"\naddress = \"10.0.0.9\"\n";
+    assert!(GOOD.contains(witness));
+    GOOD.replacen(witness, WITH_ETCD, 1).replacen("name = \"shop\"", "name = \"shop\"\ntiebreak = \"etcd\"", 1)
+}
+
+#[test]
+fn an_etcd_can_be_the_third_voter() {
+    let config = good(&with_etcd());
+    let Tiebreak::Etcd(etcd) = &config.tiebreak else { panic!("an etcd") };
+    let endpoint = |address: &str| Endpoint { tls: true, address: address.parse().unwrap() };
+    assert_eq!(etcd.endpoints, [endpoint("10.0.0.8:2379"), endpoint("[fd00::9]:4001")]);
+    assert_eq!(etcd.ca, Some(PathBuf::from("/etc/hawser/etcd-ca.pem")));
+    assert_eq!(etcd.identity, Some((PathBuf::from("/keys/etcd.pem"), PathBuf::from("/etc/hawser/etcd.key"))));
+    assert_eq!(etcd.prefix, "/apps/hawser");
+    assert_eq!(config.tiebreak.name().as_str(), "etcd");
+    assert_eq!(config.tiebreak.addresses(), [], "no datagram goes there");
+}
+
+#[test]
+fn faults_of_an_etcd_are_told_with_line_and_help() {
+    for (from, to, fault) in [
+        (
+            "https://10.0.0.8",
+            "etcd.example:2379",
+            "14: etcd.endpoints[0]: \"etcd.example:2379\" is no URL; write a URL",
+        ),
+        ("https://10.0.0.8", "ftp://10.0.0.8", "14: etcd.endpoints[0]: ftp is not how etcd is spoken to"),
+        ("https://10.0.0.8", "https://etcd.example", "14: etcd.endpoints[0]: \"etcd.example\" is not an address"),
+        ("https://10.0.0.8", "https://10.0.0.8/v3", "14: etcd.endpoints[0]: \"https://10.0.0.8/v3\" has a path"),
+        ("https://10.0.0.8", "https://0.0.0.0", "14: etcd.endpoints[0]: 0.0.0.0:2379 is no machine's address"),
+        (
+            "https://10.0.0.8",
+            "https://[fd00::9]:4001",
+            "14: etcd.endpoints[1]: [fd00::9]:4001 is already there (line 14)",
+        ),
+        ("ca = \"etcd-ca.pem\"\n", "", "13: etcd: https is written, and no ca; write ca = \"etcd-ca.pem\""),
+        ("key = \"etcd.key\"\n", "", "16: etcd.cert: needs a key; write key beside it"),
+        ("/apps/hawser/", "apps", "18: etcd.prefix: \"apps\" is not a prefix of keys"),
+        (
+            "[etcd]",
+            "[witness]\nname = \"w\"\naddress = \"10.0.0.9\"\n[etcd]",
+            "witness: is written, and the tiebreak is another (line 3)",
+        ),
+        ("tiebreak = \"etcd\"\n", "", "etcd: is written, and the tiebreak is another"),
+    ] {
+        let text = with_etcd();
+        assert!(text.contains(from), "{from}");
+        let told = faults(&text.replacen(from, to, 1));
+        assert!(told.iter().any(|line| line.contains(fault)), "{fault}: {told:#?}");
+    }
+    let warned = warnings(
+        &with_etcd()
+            .replace("https", "http")
+            .replace("ca = \"etcd-ca.pem\"\n", "")
+            .replace("cert = \"/keys/etcd.pem\"\nkey = \"etcd.key\"\n", ""),
+    );
+    assert!(warned.iter().any(|w| w.contains("neither encrypted nor authenticated")), "{warned:?}");
+}

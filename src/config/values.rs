@@ -62,6 +62,8 @@ pub struct Node {
 pub enum Tiebreak {
     /// A third machine votes.
     Witness(Witness),
+    /// An existing etcd is the third voter.
+    Etcd(Etcd),
 }
 
 impl Tiebreak {
@@ -70,6 +72,16 @@ impl Tiebreak {
     pub const fn name(&self) -> Name {
         match self {
             Self::Witness(witness) => witness.name,
+            Self::Etcd(etcd) => etcd.name,
+        }
+    }
+
+    /// Which of the kinds it is, as it is written in the configuration.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Witness(_) => "witness",
+            Self::Etcd(_) => "etcd",
         }
     }
 
@@ -78,6 +90,7 @@ impl Tiebreak {
     pub fn addresses(&self) -> &[SocketAddr] {
         match self {
             Self::Witness(witness) => &witness.addresses,
+            Self::Etcd(_) => &[],
         }
     }
 }
@@ -87,11 +100,13 @@ impl Tiebreak {
 pub enum TiebreakKind {
     /// `[witness]`.
     Witness,
+    /// `[etcd]`.
+    Etcd,
 }
 
 impl TiebreakKind {
     /// All of them, by the word for each: also the name of its section.
-    pub const ALL: [(&'static str, Self); 1] = [("witness", Self::Witness)];
+    pub const ALL: [(&'static str, Self); 2] = [("witness", Self::Witness), ("etcd", Self::Etcd)];
 }
 
 /// `[witness]`.
@@ -101,6 +116,30 @@ pub struct Witness {
     pub name: Name,
     /// Addresses at which it is reached.
     pub addresses: Vec<SocketAddr>,
+}
+
+/// `[etcd]`.
+#[derive(Debug, Clone)]
+pub struct Etcd {
+    /// What it is called: etcd.
+    pub name: Name,
+    /// Its members.
+    pub endpoints: Vec<Endpoint>,
+    /// The file of the CA that signed its certificates.
+    pub ca: Option<PathBuf>,
+    /// The files of the certificate and the key that are shown to it.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// How the keys begin; no slash at the end.
+    pub prefix: String,
+}
+
+/// One member of an etcd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Endpoint {
+    /// By https.
+    pub tls: bool,
+    /// Where.
+    pub address: SocketAddr,
 }
 
 /// `[[group]]`.

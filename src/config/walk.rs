@@ -36,6 +36,12 @@ impl<'d> Section<'d> {
         if self.place.is_empty() { key.to_owned() } else { format!("{}.{key}", self.place) }
     }
 
+    /// The line on which the value of a key begins.
+    pub(super) fn line_of(&self, report: &Report, key: &str) -> usize {
+        let value = self.table.get(key);
+        value.map_or(self.line, |value| report.line_of(value.span().start))
+    }
+
     /// Whether the key was written.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)

@@ -158,6 +158,7 @@ impl NodeDesk {
                 round_trip_ms: trip(witness),
                 heard_ms: heard_ms(witness),
             },
+            tiebreak: self.config.tiebreak.kind().to_owned(),
             links: self.links(seen, now),
             layers: self.layers,
             voter: Voter {
@@ -230,11 +231,12 @@ fn advice(status: &Status) -> Vec<String> {
     let mut advice = Vec::new();
     let (peer, witness) = (&status.peer, &status.witness);
     if !peer.connected && !witness.connected {
-        advice.push("neither peer nor witness is heard: this node cannot own anything; look at its links".to_owned());
+        advice
+            .push("neither peer nor third voter is heard: this node cannot own anything; look at its links".to_owned());
     } else if !peer.connected {
         advice.push(format!("{} is not heard: there is no standby", peer.name));
     } else if !witness.connected {
-        advice.push(format!("the witness {} is not heard: if a node fails now, nobody takes over", witness.name));
+        advice.push(format!("the third voter {} is not heard: if a node fails now, nobody takes over", witness.name));
     }
     if status.voter.lost {
         advice.push(format!(

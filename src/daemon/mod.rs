@@ -11,6 +11,7 @@ mod fitness;
 mod memory;
 mod notes;
 mod signals;
+mod third;
 mod witness;
 mod worker;
 

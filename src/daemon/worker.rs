@@ -8,6 +8,7 @@ use super::{
     notes::{self, Names},
     signals::{Asked, Signals},
     tell_systemd,
+    third::Third,
 };
 use crate::{
     admin, clock,
@@ -98,7 +99,8 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
         Names { me: config.me, nodes: [config.nodes[0].name, config.nodes[1].name], witness: config.tiebreak.name() };
     let state = start_state(&config, &ground.identity, ground.keyspace, ground.link, highest.unwrap_or_default())?;
     let parts = Parts { keeper: &keeper, web: &web, driver: &driver, state: &state, why: &why };
-    let hands = hands(&config, &parts, ground.promises, notes)?;
+    let third = Third::start(&config, ground.identity.keyring().id(), ground.life, &driver)?;
+    let hands = third.tie(hands(&config, &parts, ground.promises, notes)?);
     let setup = setup(&config, ground.life, memory, layers);
     let engine_config = Arc::clone(&config);
     let (ring, life, bound) = (ground.identity.keyring().clone(), ground.life.incarnation, ground.links);
@@ -125,7 +127,6 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
         started,
     };
     let (fit, fit_told) = watch::channel(None);
-    let end = "ended unasked";
     let noting = tokio::spawn(notes::run(noted, names.clone(), state.clone()));
     tokio::spawn(web::health::run(web.upstreams()));
     tokio::spawn(web::probe::run(web.probe_targets(), fit));
@@ -138,7 +139,8 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
     let stopped = serve(&mut signals, &driver, noting, admin).await;
     drop(cluster);
     tell_systemd(&[sd_notify::NotifyState::Stopping]);
-    stopped.map_err(|task| Failure::passing(format!("{task} {end}")))?;
+    stopped.map_err(|task| Failure::passing(format!("{task} ended unasked")))?;
+    third.goodbye().await;
     state.stop().await;
     web.shutdown(LAST_REQUESTS).await;
     if std::fs::remove_file(&config.paths.admin_socket).is_err() {

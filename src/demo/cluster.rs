@@ -77,6 +77,7 @@ pub struct Cluster {
     folder: PathBuf,
     nodes: [Daemon; 2],
     witness: Daemon,
+    by_etcd: bool,
 }
 
 impl Cluster {
@@ -84,8 +85,8 @@ impl Cluster {
     ///
     /// # Errors
     /// If `hawser init` fails or a daemon cannot be started.
-    pub fn start(lab: &Lab, program: &Path, folder: &Path, lease: Duration) -> Result<Self> {
-        make(program, folder, lab.families(), lease)?;
+    pub fn start(lab: &Lab, program: &Path, folder: &Path, (lease, etcd): (Duration, Option<&Path>)) -> Result<Self> {
+        make(program, folder, lab.families(), (lease, etcd.is_some()))?;
         let daemon = |host: Host, verb: &str, file: &str| {
             let config = folder.join(host.name()).join(file);
             let recipe = Recipe {
@@ -102,7 +103,11 @@ impl Cluster {
         Ok(Self {
             program: program.into(),
             folder: folder.into(),
-            witness: daemon(Host::Witness, "witness", "witness.toml")?,
+            witness: match etcd {
+                None => daemon(Host::Witness, "witness", "witness.toml")?,
+                Some(etcd) => Daemon::start(Host::Witness, lab.host(Host::Witness), etcd_recipe(etcd, folder))?,
+            },
+            by_etcd: etcd.is_some(),
             nodes: [daemon(Host::N1, "run", "hawser.toml")?, daemon(Host::N2, "run", "hawser.toml")?],
         })
     }
@@ -116,6 +121,12 @@ impl Cluster {
     /// The witness.
     pub fn witness(&mut self) -> &mut Daemon {
         &mut self.witness
+    }
+
+    /// The third voter is an etcd: who is to take over from a node that is gone waits for another hold.
+    #[must_use]
+    pub const fn is_by_etcd(&self) -> bool {
+        self.by_etcd
     }
 
     /// A node's admin socket.
@@ -227,8 +238,32 @@ fn hawser(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).or_cannot("read what a command printed")
 }
 
+/// An etcd of one member in the witness's place.
+fn etcd_recipe(program: &Path, folder: &Path) -> Recipe {
+    let clients = format!("http://{}", etcd_address());
+    let peers = format!("http://{}", SocketAddr::from((Host::Witness.address(), 2380)));
+    let arguments = [
+        ("--data-dir", folder.join("etcd").display().to_string()),
+        ("--listen-client-urls", clients.clone()),
+        ("--advertise-client-urls", clients),
+        ("--listen-peer-urls", peers.clone()),
+        ("--initial-advertise-peer-urls", peers.clone()),
+        ("--initial-cluster", format!("default={peers}")),
+    ];
+    Recipe {
+        program: program.into(),
+        arguments: arguments.into_iter().flat_map(|(key, value)| [key.to_owned(), value]).collect(),
+        environment: vec![],
+        log: log_of(folder, Host::Witness),
+    }
+}
+
+fn etcd_address() -> SocketAddr {
+    SocketAddr::from((Host::Witness.address(), 2379))
+}
+
 /// `hawser init`, and what a person would then write into the starter files.
-fn make(program: &Path, folder: &Path, families: Families, lease: Duration) -> Result<()> {
+fn make(program: &Path, folder: &Path, families: Families, (lease, by_etcd): (Duration, bool)) -> Result<()> {
     let named = |host: Host| format!("{}={}", host.name(), host.address());
     let mut init = Command::new(program);
     init.args(["init", "--cluster", "demo"]);
@@ -248,6 +283,9 @@ fn make(program: &Path, folder: &Path, families: Families, lease: Duration) -> R
         write_site(&home.join("site"), node)?;
         edit(&home.join("hawser.toml"), |config| {
             set_timing(config, lease);
+            if by_etcd {
+                set_etcd(config);
+            }
             set_store(config, &home.join("state"));
             config.insert("admin".into(), table([("socket", path(&home.join("admin.sock")))]));
             set_service(config, families, &home.join("site"));
@@ -265,6 +303,17 @@ fn edit(file: &Path, change: impl FnOnce(&mut Table)) -> Result<()> {
 
 fn set_store(config: &mut Table, folder: &Path) {
     config.insert("store".into(), table([("dir", path(folder))]));
+}
+
+/// The etcd in place of the witness.
+fn set_etcd(config: &mut Table) {
+    config.remove("witness");
+    let endpoint = text(&format!("http://{}", etcd_address()));
+    config.insert("etcd".into(), table([("endpoints", Value::Array(vec![endpoint]))]));
+    let cluster = config.entry("cluster").or_insert_with(|| Value::Table(Table::new()));
+    if let Some(cluster) = cluster.as_table_mut() {
+        cluster.insert("tiebreak".into(), text("etcd"));
+    }
 }
 
 fn set_timing(config: &mut Table, lease: Duration) {

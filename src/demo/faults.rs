@@ -12,6 +12,7 @@ use super::observer::Observer;
 use super::prober;
 use super::prober::Prober;
 use crate::clock;
+use crate::limits::INTERVAL_DEFAULT;
 use crate::time::{Duration, Instant};
 use clap::ValueEnum;
 use nix::sys::signal::Signal;
@@ -218,6 +219,24 @@ pub struct Bench<'a> {
 }
 
 impl Bench<'_> {
+    /// The longest outage that is promised with this third voter. A doubt is written to an etcd when the peer was not
+    /// heard for three intervals.
+    #[must_use]
+    pub fn promised(&self, fault: Fault) -> Duration {
+        let doubt = match fault {
+            Fault::Freeze | Fault::BothKill | Fault::Cable if self.cluster.is_by_etcd() => INTERVAL_DEFAULT * 3,
+            Fault::WorkerKill
+            | Fault::Freeze
+            | Fault::BothKill
+            | Fault::Cable
+            | Fault::Split
+            | Fault::WebStuck
+            | Fault::WitnessKill
+            | Fault::Switchover => Duration::ZERO,
+        };
+        fault.bound(self.lease) + doubt
+    }
+
     /// After a move for unfitness the group does not move back for that reason for 10 s: whoever repeats such a fault
     /// sooner measures that rule, and not the promise.
     ///
@@ -357,7 +376,7 @@ impl Bench<'_> {
     ) -> Result<Run> {
         let outage = prober::judge(&self.prober.between(from, to)?);
         let sighting = self.observer.between(from, to)?;
-        let bound = fault.bound(self.lease);
+        let bound = self.promised(fault);
         let double = millis(sighting.double);
         let blind = millis(outage.blind.max(sighting.blind));
         let holders = sighting.holder_names();

@@ -71,6 +71,9 @@ pub struct DemoArgs {
     /// The cluster's lease
     #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = parse_lease)]
     pub lease: Duration,
+    /// Put this etcd in the witness's place
+    #[arg(long, value_name = "PROGRAM")]
+    pub etcd: Option<std::path::PathBuf>,
 }
 
 impl DemoArgs {

@@ -80,11 +80,11 @@ impl Spread {
 impl FaultReport {
     /// The report of these runs of `fault`.
     #[must_use]
-    pub fn new(fault: Fault, lease: Duration, runs: Vec<Run>) -> Self {
+    pub fn new(fault: Fault, bound: Duration, runs: Vec<Run>) -> Self {
         Self {
             fault,
             title: fault.title(),
-            bound_ms: u64::try_from(fault.bound(lease).as_millis()).unwrap_or(u64::MAX),
+            bound_ms: u64::try_from(bound.as_millis()).unwrap_or(u64::MAX),
             kept: !runs.is_empty() && runs.iter().all(Run::kept),
             outage_ms: Spread::of(runs.iter().map(|run| run.outage_ms)),
             double_ms: Spread::of(runs.iter().map(|run| run.double_ms)),
@@ -104,8 +104,7 @@ pub fn mark(good: bool) -> String {
 
 /// A run, in a few lines.
 #[must_use]
-pub fn describe(fault: Fault, lease: Duration, run: &Run) -> String {
-    let bound = fault.bound(lease);
+pub fn describe(fault: Fault, bound: Duration, run: &Run) -> String {
     let in_time = run.outage_ms <= bound.as_secs_f64() * 1000.0;
     let mut text = format!(
         "   {} outage {} ms (promised: {}); {} of {} probes failed\n",
@@ -199,22 +198,27 @@ mod tests {
 
     #[test]
     fn one_broken_run_of_many_breaks_the_promise() {
-        let report = FaultReport::new(Fault::Cable, LEASE, vec![run(500.0, &[]), run(700.0, &["too long"])]);
+        let report =
+            FaultReport::new(Fault::Cable, Fault::Cable.bound(LEASE), vec![run(500.0, &[]), run(700.0, &["too long"])]);
         assert!(!report.kept);
         assert_eq!(report.outage_ms, Spread { min: 500.0, median: 700.0, max: 700.0 });
         assert!(tabulate(&[report]).contains('✗'));
-        assert!(FaultReport::new(Fault::Cable, LEASE, vec![run(500.0, &[])]).kept);
+        assert!(FaultReport::new(Fault::Cable, Fault::Cable.bound(LEASE), vec![run(500.0, &[])]).kept);
     }
 
     #[test]
     fn no_run_at_all_keeps_no_promise() {
-        assert!(!FaultReport::new(Fault::Cable, LEASE, Vec::new()).kept);
+        assert!(!FaultReport::new(Fault::Cable, Fault::Cable.bound(LEASE), Vec::new()).kept);
     }
 
     #[test]
     fn a_broken_promise_is_told_in_words() {
-        let told = describe(Fault::WorkerKill, LEASE, &run(80.0, &["the outage is longer than 50ms"]));
+        let told = describe(
+            Fault::WorkerKill,
+            Fault::WorkerKill.bound(LEASE),
+            &run(80.0, &["the outage is longer than 50ms"]),
+        );
         assert!(told.contains("longer than 50ms") && told.contains('✗'), "{told}");
-        assert!(!describe(Fault::WorkerKill, LEASE, &run(20.0, &[])).contains('✗'));
+        assert!(!describe(Fault::WorkerKill, Fault::WorkerKill.bound(LEASE), &run(20.0, &[])).contains('✗'));
     }
 }

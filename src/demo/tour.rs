@@ -62,7 +62,8 @@ fn perform(
     let began = clock::now();
     let lab = Lab::new()?;
     let _app = App::start(lab.host(Host::App))?;
-    let mut cluster = Cluster::start(&lab, &stage::this_program(), folder, arguments.lease)?;
+    let mut cluster =
+        Cluster::start(&lab, &stage::this_program(), folder, (arguments.lease, arguments.etcd.as_deref()))?;
     let prober = Prober::start(lab.host(Host::Client), SocketAddr::from((VIP, 80)))?;
     let observer = Observer::start(lab.host(Host::Observer), Host::Observer.mac(), VIP)?;
     say(screen, &introduction());
@@ -107,11 +108,11 @@ fn strike_all(arguments: &DemoArgs, screen: &mut dyn Write, bench: &mut Bench<'_
                 bench.rest_before(fault)?;
             }
             let run = bench.run(fault)?;
-            say(screen, &describe(fault, bench.lease, &run));
+            say(screen, &describe(fault, bench.promised(fault), &run));
             runs.push(run);
             Ok(())
         });
-        report.faults.push(FaultReport::new(fault, bench.lease, runs));
+        report.faults.push(FaultReport::new(fault, bench.promised(fault), runs));
         outcome.map_err(|failure: Error| failure.during(fault.name()))?;
     }
     Ok(())

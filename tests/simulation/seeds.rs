@@ -1,7 +1,7 @@
 //! Seeds: random faults, one invariant, and an owner again when the faults are over.
 
 use crate::faults::{TROUBLE, world};
-use crate::world::{MS, World};
+use crate::world::{MS, Third, World, third};
 use std::collections::BTreeSet;
 
 /// Seeds that once failed are kept for ever.
@@ -29,6 +29,17 @@ pub(crate) fn run(seed: u64, trace: bool) -> (World, Result<(), String>) {
 
 #[test]
 fn at_most_one_node_answers_whatever_happens_and_one_does_when_it_is_over() {
+    all_seeds(Third::Witness);
+}
+
+#[test]
+fn with_etcd_at_most_one_node_answers_whatever_happens_and_one_does_when_it_is_over() {
+    all_seeds(Third::Etcd);
+}
+
+#[expect(clippy::print_stdout, reason = "what a test says")]
+fn all_seeds(voter: Third) {
+    third(voter);
     if let Ok(seed) = std::env::var("HAWSER_SEED") {
         let seed = seed.parse().unwrap();
         let (world, result) = run(seed, true);
@@ -53,6 +64,7 @@ fn at_most_one_node_answers_whatever_happens_and_one_does_when_it_is_over() {
             .map(|n| {
                 let seeds = &seeds;
                 scope.spawn(move || {
+                    third(voter);
                     let (mut failed, mut steps, mut moves) = (Vec::new(), 0, 0);
                     for seed in seeds.iter().skip(n).step_by(threads) {
                         let (world, result) = run(*seed, false);

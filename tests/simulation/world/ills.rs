@@ -1,7 +1,7 @@
 //! What can be done to the world.
 
 use super::wire::planted_early_clock;
-use super::{Content, Fault, Happening, MS, Packet, Part, Supervisor, World};
+use super::{Content, Fault, Happening, MS, Packet, Part, Supervisor, Third, World};
 use hawser::cluster::{Command, Incarnation, Input, Intent, Member, Report, Secret};
 use hawser::limits::{GUARD, HOLD_MAX};
 use hawser::supervisor::core::{Core, Ending, Input as Heard};
@@ -195,7 +195,9 @@ impl World {
         }
         machine.powered = true;
         if who == Member::Witness {
-            self.start_worker(who);
+            if self.plan.third == Third::Witness {
+                self.start_worker(who);
+            }
         } else {
             machine.supervisor = Some(Supervisor { core: Core::new(), number, frozen: false, inbox: VecDeque::new() });
             self.supervise(who, number, Heard::Tick);

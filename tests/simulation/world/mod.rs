@@ -7,14 +7,18 @@ use hawser::cluster::{
 };
 use hawser::limits::GUARD;
 use hawser::supervisor::core::{Core, Input as Heard};
+use hawser::tiebreak::etcd::{model::Model, speaker::Speaker};
 use hawser::time::{Duration, Instant};
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+mod etcd;
 mod ills;
 mod keeper;
 mod supervisor;
 mod wire;
+
+pub(crate) use etcd::Third;
 
 pub(crate) const MS: u64 = 1_000_000;
 /// How the text of a broken promise begins.
@@ -54,6 +58,13 @@ impl Chance {
 thread_local! {
     /// The seed of calm worlds.
     static SEED: Cell<u64> = const { Cell::new(1) };
+    /// The third voter of this thread's worlds.
+    static THIRD: Cell<Third> = const { Cell::new(Third::Witness) };
+}
+
+/// From now on this thread's worlds have this third voter.
+pub(crate) fn third(third: Third) {
+    THIRD.set(third);
 }
 
 /// Tries a scenario in worlds whose small delays differ. The first that did not come out well.
@@ -75,6 +86,7 @@ pub(crate) struct Plan {
     pub(crate) gated: bool,
     /// The disks hold a memory from before (else the cluster forms for the first time).
     pub(crate) formed: bool,
+    pub(crate) third: Third,
 }
 
 impl Plan {
@@ -86,6 +98,7 @@ impl Plan {
             ppm: [0; 3],
             gated: true,
             formed: true,
+            third: THIRD.get(),
         }
     }
 }
@@ -113,6 +126,8 @@ enum Happening {
     /// The kernel has deleted a dead worker's addresses.
     Gone(Member, u64),
     Plan(Fault),
+    /// Between this node, in this life, and etcd.
+    Etcd(Member, Incarnation, etcd::Errand),
 }
 
 /// What a sieve does with a datagram.
@@ -254,6 +269,9 @@ struct Worker {
     inbox: VecDeque<Happening>,
     keepers: BTreeMap<GroupName, Keeper>,
     next_wake: u64,
+    /// Where the third voter is an etcd.
+    speaker: Option<Speaker>,
+    next_errand: u64,
 }
 
 struct Supervisor {
@@ -299,6 +317,7 @@ pub(crate) struct World {
     pub(crate) sieve: Option<Sieve>,
     cut: BTreeSet<(Member, Member)>,
     slow: BTreeMap<(Member, Member), u64>,
+    pub(crate) etcd: Model,
     /// What was lately sent.
     recent: VecDeque<(Member, Packet)>,
     queue: BTreeMap<(u64, u64), Happening>,
@@ -348,6 +367,7 @@ impl World {
             sieve: None,
             cut: BTreeSet::new(),
             slow: BTreeMap::new(),
+            etcd: Model::default(),
             recent: VecDeque::new(),
             queue: BTreeMap::new(),
             order: 0,

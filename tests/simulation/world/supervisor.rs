@@ -85,13 +85,14 @@ impl World {
             chunk.copy_from_slice(&self.chance.next().to_le_bytes());
         }
         let seed = self.chance.next();
+        let supervised = self.machines[me.index()].supervisor.is_some();
+        let identity = |hash| Identity { member: me, incarnation: life, hash };
+        let speaker = self.new_speaker(identity(supervised.then(|| hash(&secret))));
         let machine = &mut self.machines[me.index()];
         let memory = machine.disk.clone();
-        let identity = |hash| Identity { member: me, incarnation: life, hash };
         let brain = if me == Member::Witness {
             Brain::Witness(Box::new(Witness::new(now, identity(None), memory, hash)))
         } else {
-            let supervised = machine.supervisor.is_some();
             let setup = Setup {
                 me: identity(supervised.then(|| hash(&secret))),
                 timing: machine.timing,
@@ -116,6 +117,8 @@ impl World {
             inbox: VecDeque::new(),
             keepers: BTreeMap::new(),
             next_wake: 0,
+            speaker,
+            next_errand: 0,
         });
         if let Some(supervisor) = &machine.supervisor {
             let hello = Hello { secret, vips: Vec::new(), notice: Vec::new(), notice_datagram: vec![1] };

@@ -1,7 +1,7 @@
 //! What happens to an engine, and what it does: datagrams, timers, the disk.
 
-use super::{Brain, Content, Fate, Happening, MS, Packet, World};
-use hawser::cluster::{Action, Identity, Incarnation, Input, Member, Memory, Message, Verdict, WitnessAction};
+use super::{Brain, Content, Fate, Happening, MS, Packet, World, etcd::Errand};
+use hawser::cluster::{Action, Event, Identity, Incarnation, Input, Member, Memory, Message, Verdict, WitnessAction};
 use hawser::supervisor::core::Input as Heard;
 use hawser::time::Instant;
 
@@ -9,8 +9,13 @@ impl World {
     pub(super) fn happen(&mut self, happening: Happening) {
         let (to, life) = match &happening {
             Happening::Plan(fault) => return self.fault(*fault),
+            Happening::Etcd(from, life, Errand::Asked(question)) => {
+                return self.at_etcd(*from, *life, question.clone());
+            }
             Happening::Datagram(to, _) => (*to, None),
-            Happening::Wake(to, life) | Happening::Keeper(to, life, ..) => (*to, Some(*life)),
+            Happening::Wake(to, life) | Happening::Keeper(to, life, ..) | Happening::Etcd(to, life, _) => {
+                (*to, Some(*life))
+            }
             Happening::Disk(to, life, _, memory) => {
                 // The disk goes on by itself; who waits for it may be dead.
                 let machine = &mut self.machines[to.index()];
@@ -65,6 +70,7 @@ impl World {
             Happening::Datagram(_, packet) => self.receive(me, now, packet),
             Happening::Wake(..) => self.tell(me, now, Input::Tick),
             Happening::Disk(_, _, id, _) => self.written(me, now, id),
+            Happening::Etcd(_, _, errand) => self.errand(me, now, errand),
             Happening::Keeper(_, _, group, op) => self.operate(me, group, op),
             Happening::WakeSupervisor(..) | Happening::Orders(..) | Happening::Gone(..) | Happening::Plan(_) => {}
         }
@@ -151,6 +157,7 @@ impl World {
 
     pub(super) fn carry_out(&mut self, me: Member, action: Action) {
         match action {
+            Action::Send(Member::Witness, message) if self.speak(me, &message) => {}
             Action::Send(to, message) => self.send_believed(me, to, message),
             Action::Persist(id, memory) => self.persist(me, id, memory),
             Action::Drain(group, true) => {
@@ -160,6 +167,12 @@ impl World {
             Action::Drain(_, false) | Action::Announce(_) => {}
             Action::Event(event) => {
                 self.note(|| format!("{me:?}: {event:?}"));
+                for silent in [true, false] {
+                    let told = |who| if silent { Event::Silent(who) } else { Event::Heard(who) };
+                    if me.peer().is_some_and(|peer| event == told(peer)) {
+                        self.peer_is_silent(me, silent);
+                    }
+                }
                 self.events.push((self.now, me, event));
             }
             Action::Answer(_, result) => self.answers.push((self.now, me, result)),
