@@ -33,7 +33,7 @@
 //! | [`store`] | what must survive: the promise file and the keyspace. The only place that names sled |
 //! | [`http`] | plumbing of the web tier: accept, limit, drain, bodies |
 //! | [`driver`] | feeds the engine and carries out what it says: the loop, the links, the witness |
-//! | [`tiebreak`] | speaks for a third voter that is no witness of our own: etcd |
+//! | [`tiebreak`] | asks etcd or the world, where no witness of our own votes |
 //! | [`vip`] | keeps this node's addresses: keeper, gate, announcing |
 //! | [`replicate`] | brings the other node's copy of the state up to date |
 //! | [`web`] | serves sites and forwards requests |

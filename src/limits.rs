@@ -32,6 +32,45 @@ pub const CANDIDACY_MIN: Duration = Duration::from_millis(100);
 /// A request that waits for an answer is repeated this often.
 pub const REPEAT: Duration = Duration::from_millis(10);
 
+/// Without a third machine a node is taken for lost when it was not heard for so many leases.
+pub const LOST_LEASES: u32 = 3;
+/// Addresses are asked for this often while a node wants to take them without a third machine.
+pub const LOOK_STEP: Duration = Duration::from_millis(100);
+/// So many questions in a row must stay without an answer.
+pub const LOOK_STEPS: u32 = 4;
+/// The last of them may be so old when the vote is given: the next look of somebody else sees what came of it.
+pub const LOOK_FRESH: Duration = Duration::from_millis(200);
+/// One look lasts this long at most.
+pub const LOOK_MAX: Duration = Duration::from_secs(2);
+/// Pause before the next look, when somebody answered.
+pub const LOOK_PAUSE: Duration = Duration::from_secs(1);
+/// The second node gives way for this long to a first one that looks at the same time.
+pub const RIVAL_MAX: Duration = Duration::from_secs(3);
+/// Who asked for a vote so lately still wants it.
+pub const WISH_FRESH: Duration = Duration::from_secs(1);
+/// Default wait for the peer of a node that starts alone, where no third machine votes.
+pub const BOOT_WAIT_DEFAULT: Duration = Duration::from_secs(30);
+/// Longest wait for the peer of a node that starts alone.
+pub const BOOT_WAIT_MAX: Duration = Duration::from_secs(3600);
+/// Default head start of an owner that has its peer powered off.
+pub const HEAD_START_DEFAULT: Duration = Duration::from_secs(5);
+/// Longest head start.
+pub const HEAD_START_MAX: Duration = Duration::from_secs(300);
+/// How long a fence agent may take, unless otherwise written.
+pub const FENCE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+/// Longest time that a fence agent may be given.
+pub const FENCE_TIMEOUT_MAX: Duration = Duration::from_secs(600);
+/// First wait before a fence agent that failed is run again; doubles.
+pub const FENCE_RETRY_MIN: Duration = Duration::from_secs(5);
+/// Longest wait before a fence agent that failed is run again.
+pub const FENCE_RETRY_MAX: Duration = Duration::from_secs(60);
+/// What a fence agent prints is kept up to this many bytes.
+pub const FENCE_OUTPUT_BYTES_MAX: usize = 4096;
+/// Most options of a fence agent.
+pub const FENCE_OPTIONS_MAX: usize = 64;
+/// Most addresses that a gateway tiebreak asks.
+pub const GATEWAYS_MAX: usize = 8;
+
 /// Most groups of one cluster.
 pub const GROUPS_MAX: usize = 16;
 /// Longest name of a node, group, cluster, in bytes.
@@ -301,6 +340,8 @@ const _: () = {
     assert!(SESSION_IDLE_MAX.as_millis() >= 4 * SESSION_PING.as_millis());
     assert!(SQUEEZE_MAX.as_millis() < 1000, "shorter than the first retransmission of a SYN (RFC 6298 §2.1)");
     assert!(KILL_PATIENCE.as_millis() < GUARD.as_millis(), "a killed worker's addresses go before the gate shuts");
+    assert!(LOOK_FRESH.as_millis() >= 2 * LOOK_STEP.as_millis(), "one late question does not spoil a look");
+    assert!(LOOK_MAX.as_millis() > 2 * LOOK_STEP.as_millis() * LOOK_STEPS as u128);
     assert!(GATE_FIRST.as_millis() < LEASE_MIN.as_millis(), "the first opening is shorter than any lease");
 };
 /// Longest chaos or soak of the demo.

@@ -31,8 +31,11 @@ pub struct Status {
     pub peer: Peer,
     /// The third voter.
     pub witness: Remote,
-    /// What it is: witness, etcd.
+    /// What decides when the nodes do not see each other: witness, etcd, fence, gateway, none.
     pub tiebreak: String,
+    /// Where things stand with a tiebreak that is no third machine's.
+    #[serde(default)]
+    pub tiebreak_state: TiebreakState,
     /// The links to the peer.
     pub links: Vec<Link>,
     /// Which layers of the kernel-enforced lease are in force.
@@ -107,6 +110,24 @@ pub struct Remote {
     pub round_trip_ms: Option<f64>,
     /// Milliseconds since it was last heard.
     pub heard_ms: Option<u64>,
+}
+
+/// Where things stand with a tiebreak that is no third machine's.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct TiebreakState {
+    /// What it does not protect from; nothing if both nodes never answer at once.
+    pub caveat: Option<String>,
+    /// Where things stand while the peer is not heard; nothing if a third machine votes.
+    pub stand: Option<String>,
+    /// What a person must do, or look at.
+    pub needs: Option<String>,
+}
+
+/// `POST /v1/confirm-fenced`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ConfirmFenced {
+    /// The node that is off.
+    pub node: Name,
 }
 
 /// One link.

@@ -1,6 +1,6 @@
 //! Serves the API on a Unix socket.
 
-use super::api::{Changed, Failed, SetStandby, Status, Switchover};
+use super::api::{Changed, ConfirmFenced, Failed, SetStandby, Status, Switchover};
 use crate::{
     limits::{ADMIN_BODY_BYTES_MAX, ADMIN_CONNECTIONS_MAX, ADMIN_TIMEOUT},
     replicate::HistoryEntry,
@@ -33,6 +33,8 @@ pub trait Desk: Send + Sync + 'static {
     fn switchover(&self, wish: Switchover) -> Answer<Changed>;
     /// Puts a node in standby, or brings it back.
     fn standby(&self, wish: SetStandby) -> Answer<Changed>;
+    /// Takes an operator's word that the peer is off.
+    fn confirm_fenced(&self, wish: ConfirmFenced) -> Answer<Changed>;
 }
 
 /// Binds the socket: what an earlier run left is replaced; one that answers is not.
@@ -99,6 +101,10 @@ async fn answer(desk: Arc<dyn Desk>, request: Request<Incoming>) -> Result<Reply
         },
         (&Method::POST, "/v1/standby") => match body::<SetStandby>(request).await {
             Ok(wish) => reply(desk.standby(wish).await),
+            Err(why) => json(StatusCode::BAD_REQUEST, &Failed { error: why }),
+        },
+        (&Method::POST, "/v1/confirm-fenced") => match body::<ConfirmFenced>(request).await {
+            Ok(wish) => reply(desk.confirm_fenced(wish).await),
             Err(why) => json(StatusCode::BAD_REQUEST, &Failed { error: why }),
         },
         (method, path) => json(StatusCode::NOT_FOUND, &Failed { error: format!("there is no {method} {path}") }),

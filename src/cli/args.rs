@@ -70,6 +70,9 @@ pub enum Verb {
     /// Let a node own groups again.
     #[command(after_help = "Examples:\n  hawser unstandby\n  hawser unstandby n2")]
     Unstandby(UnstandbyArgs),
+    /// Say that a node is powered off, so that this one may take its groups (tiebreak "fence" only).
+    #[command(after_help = CONFIRM_FENCED_HELP)]
+    ConfirmFenced(ConfirmFencedArgs),
     /// Show what changed hands, when, and why.
     #[command(after_help = "Examples:\n  hawser history\n  hawser history --all\n  hawser history -n 5 --json")]
     History(HistoryArgs),
@@ -111,6 +114,8 @@ Example:
   hawser witness --config /etc/hawser-witness/witness.toml";
 
 const INIT_HELP: &str = "\
+Without a third machine write --gateway or --no-witness in the place of --witness: the README says what each protects \
+from. For \"fence\" begin with --no-witness and add what config/pair-fence.toml shows. \
 Each member is NAME=ADDRESS, or NAME=ADDRESS,ADDRESS with two networks between the nodes: \
 link i of one node talks to link i of the other. Nothing that is there is overwritten.
 
@@ -142,6 +147,14 @@ Refused if the peer cannot serve; --force moves all the same.
 Examples:
   hawser switchover --dry-run
   hawser switchover web --to n2";
+
+const CONFIRM_FENCED_HELP: &str = "\
+For when the fence device cannot be asked, and `hawser status` says that it waits for you. Look at the machine first: \
+if it runs and you say that it is off, both nodes answer for the addresses. It holds until that node is heard again, \
+and is written to the history.
+
+Example:
+  hawser confirm-fenced n2 --yes";
 
 const DEMO_HELP: &str = "\
 Needs no root. Without --stay a tour: it breaks one thing after the other and prints how long the address was silent.
@@ -181,8 +194,14 @@ pub struct InitArgs {
     #[arg(long = "node", value_name = "NAME=ADDRESS[,ADDRESS]", value_parser = member, required = true)]
     pub nodes: Vec<MemberArg>,
     /// The witness: its name, and where the nodes reach it.
-    #[arg(long, value_name = "NAME=ADDRESS", value_parser = member)]
-    pub witness: MemberArg,
+    #[arg(long, value_name = "NAME=ADDRESS", value_parser = member, required_unless_present_any = ["gateways", "no_witness"])]
+    pub witness: Option<MemberArg>,
+    /// No third machine votes: a router that both nodes need must answer instead. May be repeated.
+    #[arg(long = "gateway", value_name = "ADDRESS", conflicts_with = "witness")]
+    pub gateways: Vec<IpAddr>,
+    /// No third machine votes: tiebreak "none". Both nodes answer while their network is cut in two.
+    #[arg(long, conflicts_with_all = ["witness", "gateways"])]
+    pub no_witness: bool,
     /// A virtual address, and the interface that carries it on both nodes.
     #[arg(long = "vip", value_name = "ADDRESS/PREFIX@INTERFACE", value_parser = vip)]
     pub vips: Vec<VipArg>,
@@ -297,6 +316,23 @@ pub struct UnstandbyArgs {
     /// The node; this one if left out.
     #[arg(value_name = "NODE", value_parser = name)]
     pub node: Option<Name>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Where the daemon answers.
+    #[command(flatten)]
+    pub socket: SocketArg,
+}
+
+/// `hawser confirm-fenced`.
+#[derive(Debug, Clone, Args)]
+pub struct ConfirmFencedArgs {
+    /// The node that is off.
+    #[arg(value_name = "NODE", value_parser = name)]
+    pub node: Name,
+    /// You have looked, and it is off.
+    #[arg(long)]
+    pub yes: bool,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

@@ -1,12 +1,12 @@
-//! `hawser switchover`, `standby`, `unstandby`.
+//! `hawser switchover`, `standby`, `unstandby`, `confirm-fenced`.
 
 use super::{
-    args::{StandbyArgs, SwitchoverArgs, UnstandbyArgs},
+    args::{ConfirmFencedArgs, StandbyArgs, SwitchoverArgs, UnstandbyArgs},
     out,
 };
 use crate::{
     admin::{
-        api::{Changed, SetStandby, Status, Switchover},
+        api::{Changed, ConfirmFenced, SetStandby, Status, Switchover},
         client,
     },
     cluster::{GroupName, Name, STATE_GROUP},
@@ -100,6 +100,25 @@ pub(crate) fn standby(args: &StandbyArgs) -> ExitCode {
 pub(crate) fn unstandby(args: &UnstandbyArgs) -> ExitCode {
     let wish = SetStandby { node: args.node, on: false, force: false };
     set(&args.socket.socket, &wish, args.json)
+}
+
+/// `hawser confirm-fenced`.
+pub(crate) fn confirm_fenced(args: &ConfirmFencedArgs) -> ExitCode {
+    let node = args.node;
+    if !args.yes {
+        out::error(format_args!(
+            "nothing was done: if {node} runs, this would make both nodes answer for the addresses. Look at the machine; \
+             if it is off, say `hawser confirm-fenced {node} --yes`"
+        ));
+        return ExitCode::from(2);
+    }
+    match client::post::<Changed>(&args.socket.socket, "/v1/confirm-fenced", &ConfirmFenced { node }) {
+        Ok(changed) => told(&changed, args.json),
+        Err(error) => {
+            out::error(error);
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn set(socket: &Path, wish: &SetStandby, json: bool) -> ExitCode {

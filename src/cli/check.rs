@@ -213,7 +213,7 @@ fn describe(config: &Config) -> String {
     let [first, second] = &config.nodes;
     let vips = config.groups.iter().map(|group| group.vips.len()).sum();
     format!(
-        "cluster {} of {} and {}, {}; {} with {}; {}, {}",
+        "cluster {} of {} and {}, {}; {} with {}; {}, {}{}",
         config.cluster.name,
         first.name,
         second.name,
@@ -222,6 +222,7 @@ fn describe(config: &Config) -> String {
         count(vips, "vip"),
         count(config.web.listeners.len(), "listener"),
         count(config.web.upstreams.len(), "upstream"),
+        config.tiebreak.kind().caveat().map(|caveat| format!("; mind that {caveat}")).unwrap_or_default(),
     )
 }
 
@@ -229,6 +230,7 @@ fn describe_tiebreak(tiebreak: &Tiebreak) -> String {
     match tiebreak {
         Tiebreak::Witness(witness) => format!("witness {}", witness.name),
         Tiebreak::Etcd(etcd) => format!("etcd of {}", count(etcd.endpoints.len(), "member")),
+        Tiebreak::Fence(_) | Tiebreak::Gateway(_) | Tiebreak::None => format!("tiebreak {}", tiebreak.kind().word()),
     }
 }
 

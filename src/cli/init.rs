@@ -5,7 +5,7 @@ use super::{
     out,
 };
 use crate::{
-    config::{self, Scene},
+    config::{self, Scene, TiebreakKind},
     limits::PORT_DEFAULT,
     trust::pki::{self, Blueprint},
 };
@@ -25,11 +25,14 @@ pub(crate) fn init(args: &InitArgs) -> ExitCode {
         return ExitCode::from(2);
     };
     let node_config = node_config(args);
-    let witness_config = witness_config(args);
+    let witness_config = args.witness.as_ref().map(|witness| (witness.name, witness_config(args, witness)));
     // The files are checked before anything is made: a fault in them is a fault in the arguments.
     let scene = Scene { path: Path::new(pki::NODE_CONFIG), me: None, machine: None };
     let checked = config::check(&node_config, &scene).map(|checked| checked.warnings);
-    let faults = checked.and_then(|warnings| config::check_witness(&witness_config, &scene).map(|_| warnings));
+    let faults = checked.and_then(|warnings| match &witness_config {
+        Some((_, text)) => config::check_witness(text, &scene).map(|_| warnings),
+        None => Ok(warnings),
+    });
     match faults {
         Ok(warnings) => warnings.iter().for_each(|warning| out::note(format_args!("hawser: warning: {warning}"))),
         Err(faults) => {
@@ -42,9 +45,8 @@ pub(crate) fn init(args: &InitArgs) -> ExitCode {
     let plan = Blueprint {
         cluster: args.cluster,
         nodes: [first.name, second.name],
-        witness: args.witness.name,
+        witness: witness_config.as_ref().map(|(name, text)| (*name, text.as_str())),
         node_config: &node_config,
-        witness_config: &witness_config,
     };
     match pki::build(&plan, &out, SystemTime::now()) {
         Ok(()) => {
@@ -65,10 +67,19 @@ fn node_config(args: &InitArgs) -> String {
          [cluster]\nname = \"{0}\"\n",
         args.cluster
     );
+    if args.witness.is_none() {
+        let kind = if args.gateways.is_empty() { TiebreakKind::None } else { TiebreakKind::Gateway };
+        let caveat = kind.caveat().unwrap_or_default();
+        text += &format!("# What this does not protect from: {caveat}.\ntiebreak = \"{}\"\n", kind.word());
+    }
     for node in &args.nodes {
         text += &format!("\n[[node]]\nname = \"{}\"\nlinks = {}\n", node.name, addresses(node));
     }
-    text += &format!("\n[witness]\nname = \"{}\"\naddress = {}\n", args.witness.name, addresses(&args.witness));
+    if let Some(witness) = &args.witness {
+        text += &format!("\n[witness]\nname = \"{}\"\naddress = {}\n", witness.name, addresses(witness));
+    } else if !args.gateways.is_empty() {
+        text += &format!("\n[gateway]\naddresses = {}\n", list(args.gateways.iter()));
+    }
     if args.vips.is_empty() {
         text += "\n# The address that moves between the nodes.\n# [[group]]\n# name = \"web\"\n\
                  # vip = [{ address = \"192.0.2.10/24\", interface = \"eth0\" }]\n";
@@ -88,12 +99,12 @@ fn node_config(args: &InitArgs) -> String {
     text
 }
 
-fn witness_config(args: &InitArgs) -> String {
+fn witness_config(args: &InitArgs, witness: &MemberArg) -> String {
     let everywhere = |address: &SocketAddr| match address {
         SocketAddr::V4(v4) => format!("0.0.0.0:{}", v4.port()),
         SocketAddr::V6(v6) => format!("[::]:{}", v6.port()),
     };
-    let listen: BTreeSet<String> = args.witness.addresses.iter().map(everywhere).collect();
+    let listen: BTreeSet<String> = witness.addresses.iter().map(everywhere).collect();
     format!(
         "# A witness votes for one cluster or many: add a [[cluster]] for each.\n\n\
          [witness]\nlisten = {}\n\n[[cluster]]\nname = \"{}\"\nsecret = \"{}\"\n",
@@ -123,14 +134,16 @@ fn next_steps(args: &InitArgs, out: &Path) -> String {
         Some(address) => address.to_string(),
         None => member.name.to_string(),
     };
-    let width = args.nodes.iter().chain([&args.witness]).map(|member| member.name.as_str().len()).max().unwrap_or(2);
+    let width = args.nodes.iter().chain(&args.witness).map(|member| member.name.as_str().len()).max().unwrap_or(2);
     let mut text = format!("made cluster {} in {out}\n", args.cluster);
     let mut row = |name: &str, what: &str| writeln!(text, "  {name:width$}  {what}").unwrap_or(());
     row("ca", "the cluster's own CA: keep it safe, and off the nodes");
     for node in &args.nodes {
         row(node.name.as_str(), "certificate, keys and hawser.toml of this node");
     }
-    row(args.witness.name.as_str(), "secret and witness.toml of the witness");
+    if let Some(witness) = &args.witness {
+        row(witness.name.as_str(), "secret and witness.toml of the witness");
+    }
     text += "\nnext:\n";
     let mut copy = |member: &MemberArg, to: &str| {
         let (name, host) = (member.name, host(member));
@@ -139,10 +152,16 @@ fn next_steps(args: &InitArgs, out: &Path) -> String {
         text += &format!("  ssh root@{host} install -d -m 700 {to} && scp -p {out}/{name}/* root@{remote}:{to}/\n");
     };
     args.nodes.iter().for_each(|node| copy(node, "/etc/hawser"));
-    copy(&args.witness, "/etc/hawser-witness");
-    text += "\n  on both nodes:    hawser check && systemctl enable --now hawser             (or: hawser run)\n  \
-             on the witness:   systemctl enable --now hawser-witness                     (or: hawser witness)\n  \
-             then on a node:   hawser status\n\n\
-             A witness that runs already: copy only the .key file, and add this cluster to its witness.toml.";
+    if let Some(witness) = &args.witness {
+        copy(witness, "/etc/hawser-witness");
+    }
+    text += "\n  on both nodes:    hawser check && systemctl enable --now hawser             (or: hawser run)\n";
+    if args.witness.is_some() {
+        text += "  on the witness:   systemctl enable --now hawser-witness                     (or: hawser witness)\n";
+    }
+    text += "  then on a node:   hawser status";
+    if args.witness.is_some() {
+        text += "\n\nA witness that runs already: copy only the .key file, and add this cluster to its witness.toml.";
+    }
     text
 }

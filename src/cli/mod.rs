@@ -40,6 +40,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Switchover(args) => change::switchover(&args),
         Verb::Standby(args) => change::standby(&args),
         Verb::Unstandby(args) => change::unstandby(&args),
+        Verb::ConfirmFenced(args) => change::confirm_fenced(&args),
         Verb::History(args) => history::history(&args),
         Verb::Serve(args) => serve::serve(&args),
         Verb::Demo(args) => crate::demo::run(&args),

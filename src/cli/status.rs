@@ -88,7 +88,13 @@ fn write_page(page: &mut String, status: &Status) -> std::fmt::Result {
     } else {
         writeln!(page, "  {:<10} NOT HEARD{}", peer.name, since(peer.heard_ms))?;
     }
-    if witness.connected {
+    let state = &status.tiebreak_state;
+    if let Some(stand) = &state.stand {
+        writeln!(page, "  {:<10} {stand}", "tiebreak")?;
+        if let Some(caveat) = &state.caveat {
+            writeln!(page, "             \"{}\": {caveat}", status.tiebreak)?;
+        }
+    } else if witness.connected {
         writeln!(page, "  {:<10} votes{}  ({})", witness.name, trip(witness.round_trip_ms), status.tiebreak)?;
     } else {
         writeln!(page, "  {:<10} NOT HEARD{}  ({})", witness.name, since(witness.heard_ms), status.tiebreak)?;

@@ -75,6 +75,8 @@ pub struct Heartbeat {
     pub fitness: Fitness,
     /// The operator wants the sender to own nothing.
     pub standby: bool,
+    /// This life of the sender is ending in order: it holds nothing, and never will again.
+    pub leaving: bool,
     /// Digest of what both nodes must have alike in their configurations.
     pub config: u64,
     /// What memory the sender's voter has.

@@ -38,6 +38,12 @@
 //!
 //! Whatever else goes wrong at once is tried by seeds (`at_most_one_node_answers_whatever_happens_and_one_does_when_it_is_over`).
 //!
+//! Without a third machine each node has a third voter of its own ([`arbiter`]), so step 2 does not hold: {node, its voter}
+//! and {peer, its voter} share nobody. In its place: such a voter gives no vote while the peer is heard
+//! (`time_in_which_a_node_slept_is_no_silence_of_its_peer`), and when it is lost, only if it is confirmed off or has ended
+//! in order (`with_an_honest_fence_device_at_most_one_node_answers_whatever_happens`), or nobody answers for the addresses
+//! (`while_the_network_of_the_addresses_is_whole_at_most_one_node_answers_for_them`). All other steps hold as they are.
+//!
 //! Outside the argument: a hypervisor that stops a guest's clock (the old owner may answer after it resumes, until its
 //! next heartbeat is refused: `vm_pause_clock_stops_yields_on_first_refusal`), a machine that goes back to a snapshot,
 //! a copy of a machine that runs beside it, and whoever has the cluster's secret.
@@ -56,6 +62,7 @@ macro_rules! planted {
     };
 }
 
+pub mod arbiter;
 pub mod desk;
 pub mod engine;
 pub mod event;
@@ -71,6 +78,7 @@ pub mod timing;
 pub mod voter;
 pub mod witness;
 
+pub use arbiter::{Arbiter, Errand, Fact, OffBy, Rules, Sight, Stand, Way};
 pub use engine::{Engine, Setup, View};
 pub use event::{Cause, Event};
 pub use input::{Action, Command, CommandId, CommandRefusal, Input};

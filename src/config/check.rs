@@ -44,6 +44,7 @@ pub struct Scene<'a> {
 pub(super) fn judge(report: &mut Report, draft: Draft, scene: &Scene<'_>, dir: PathBuf) -> Option<Config> {
     timing(report, &draft);
     members(report, &draft);
+    super::tiebreak::judge(report, &draft, scene);
     at_home(report, &draft, scene);
     groups(report, &draft, scene);
     vips(report, &draft);
@@ -395,7 +396,8 @@ fn assemble(report: &mut Report, draft: Draft, scene: &Scene<'_>, dir: PathBuf) 
             }
         },
     };
-    let tiebreak = assemble_tiebreak(draft.cluster.tiebreak, draft.witness, draft.etcd)?;
+    let tiebreak =
+        assemble_tiebreak(draft.cluster.tiebreak, draft.witness, draft.etcd, (draft.fence, draft.gateway), &nodes)?;
     Some(Config {
         cluster: values::Cluster {
             name: draft.cluster.name?.value,
@@ -403,6 +405,7 @@ fn assemble(report: &mut Report, draft: Draft, scene: &Scene<'_>, dir: PathBuf) 
             interval: draft.cluster.interval.value,
             drain: draft.cluster.drain,
             gate: draft.cluster.gate,
+            boot_wait: draft.cluster.boot_wait.map_or(limits::BOOT_WAIT_DEFAULT, |wait| wait.value),
         },
         nodes,
         me,
@@ -417,8 +420,13 @@ fn assemble_tiebreak(
     kind: TiebreakKind,
     witness: Option<Member>,
     etcd: Option<etcd::Etcd>,
+    (fence, gateway): (Option<super::tiebreak::Fence>, Option<super::tiebreak::Gateway>),
+    nodes: &[values::Node; 2],
 ) -> Option<values::Tiebreak> {
     match kind {
+        TiebreakKind::Fence => Some(values::Tiebreak::Fence(fence?.assemble(nodes)?)),
+        TiebreakKind::Gateway => Some(values::Tiebreak::Gateway(gateway?.assemble()?)),
+        TiebreakKind::None => Some(values::Tiebreak::None),
         TiebreakKind::Witness => {
             let witness = witness?;
             let addresses = witness.addresses.into_iter().map(|address| address.value).collect();

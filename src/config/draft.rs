@@ -20,6 +20,8 @@ pub(super) struct Draft {
     pub(super) cluster: Cluster,
     pub(super) nodes: Vec<Member>,
     pub(super) witness: Option<Member>,
+    pub(super) fence: Option<super::tiebreak::Fence>,
+    pub(super) gateway: Option<super::tiebreak::Gateway>,
     pub(super) etcd: Option<etcd::Etcd>,
     pub(super) groups: Vec<Group>,
     pub(super) listeners: Vec<Listener>,
@@ -36,6 +38,7 @@ pub(super) struct Cluster {
     pub(super) drain: Duration,
     pub(super) gate: GateMode,
     pub(super) tiebreak: TiebreakKind,
+    pub(super) boot_wait: Option<At<Duration>>,
     pub(super) tiebreak_line: usize,
 }
 
@@ -93,6 +96,7 @@ pub(super) fn read(report: &mut Report, mut file: Section<'_>, dir: &Path) -> Dr
     }
     let nodes = file.sections(report, "node", usize::from(u8::MAX));
     let (witness, etcd) = (file.section(report, "witness"), file.section(report, "etcd"));
+    let (fence, gateway) = (file.section(report, "fence"), file.section(report, "gateway"));
     let groups = file.sections(report, "group", limits::GROUPS_MAX);
     let listeners = file.sections(report, "listener", limits::LISTENERS_MAX);
     let upstreams = file.sections(report, "upstream", limits::UPSTREAMS_MAX);
@@ -106,6 +110,8 @@ pub(super) fn read(report: &mut Report, mut file: Section<'_>, dir: &Path) -> Dr
         cluster,
         nodes: nodes.into_iter().map(|node| read_member(report, node, "links", limits::LINKS_MAX)).collect(),
         witness: witness.map(|witness| read_member(report, witness, "address", limits::LINKS_MAX)),
+        fence: fence.map(|fence| super::tiebreak::read_fence(report, fence)),
+        gateway: gateway.map(|gateway| super::tiebreak::read_gateway(report, gateway)),
         etcd: etcd.map(|etcd| etcd::read(report, etcd, dir)),
         groups: groups.into_iter().map(|group| read_group(report, group)).collect(),
         listeners: listeners.into_iter().map(|listener| read_listener(report, listener, dir)).collect(),
@@ -129,6 +135,17 @@ fn tiebreak(report: &mut Report, file: &Section<'_>, cluster: &Cluster) {
         TiebreakKind::Witness => {
             file.missing(report, "witness", "write [witness] with the name and address of the third voter");
         }
+        TiebreakKind::Fence => {
+            file.missing(
+                report,
+                "fence",
+                "write [fence] with the agent, and [fence.NODE] with the options of each node",
+            );
+        }
+        TiebreakKind::Gateway => {
+            file.missing(report, "gateway", "write [gateway] with addresses = [\"10.0.0.254\"]");
+        }
+        TiebreakKind::None => {}
         TiebreakKind::Etcd => file.missing(report, "etcd", "write [etcd] with endpoints = [\"http://10.0.0.9:2379\"]"),
     }
 }
@@ -169,7 +186,8 @@ fn read_cluster(report: &mut Report, section: Option<Section<'_>>) -> Cluster {
         let (lease, interval) = (at(limits::LEASE_DEFAULT, 0), at(limits::INTERVAL_DEFAULT, 0));
         let drain = limits::DRAIN_DEFAULT;
         let tiebreak = TiebreakKind::Witness;
-        return Cluster { name: None, lease, interval, drain, gate: GateMode::On, tiebreak, tiebreak_line: 0 };
+        let gate = GateMode::On;
+        return Cluster { name: None, lease, interval, drain, gate, tiebreak, tiebreak_line: 0, boot_wait: None };
     };
     let line = section.line;
     let name = section.parsed(report, "name", address::name);
@@ -189,6 +207,7 @@ fn read_cluster(report: &mut Report, section: Option<Section<'_>>) -> Cluster {
     let drain = section.duration(report, "drain", &(Duration::ZERO..=limits::DRAIN_MAX));
     let gate = section.choice(report, "gate", &[("on", GateMode::On), ("off", GateMode::Off)]);
     let tiebreak = section.choice(report, "tiebreak", &TiebreakKind::ALL);
+    let boot_wait = section.duration(report, "boot_wait", &(Duration::ZERO..=limits::BOOT_WAIT_MAX));
     section.finish(report, &[]);
     Cluster {
         name,
@@ -197,6 +216,7 @@ fn read_cluster(report: &mut Report, section: Option<Section<'_>>) -> Cluster {
         drain: drain.map_or(limits::DRAIN_DEFAULT, |drain| drain.value),
         gate: gate.map_or(GateMode::On, |gate| gate.value),
         tiebreak: tiebreak.map_or(TiebreakKind::Witness, |tiebreak| tiebreak.value),
+        boot_wait,
         tiebreak_line: tiebreak.map_or(line, |tiebreak| tiebreak.line),
     }
 }

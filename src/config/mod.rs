@@ -12,6 +12,7 @@ mod draft;
 mod etcd;
 mod fault;
 mod machine;
+mod tiebreak;
 pub mod values;
 mod walk;
 mod witness;
@@ -19,6 +20,7 @@ mod witness;
 pub use check::{Machine, Scene};
 pub use fault::{Checked, Fault, Faults, located};
 pub use machine::ThisMachine;
+pub use tiebreak::find as find_agent;
 pub use values::*;
 
 use crate::limits::CONFIG_BYTES_MAX;

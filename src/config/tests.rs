@@ -423,6 +423,67 @@ fn a_node_none_of_whose_addresses_is_on_this_machine_is_warned_about() {
     assert!(!told("n2"));
 }
 
+/// The good file without its witness, with another tiebreak.
+fn pair(kind: &str, sections: &str) -> String {
+    let (before, rest) = GOOD.split_once("[witness]").unwrap();
+    let (_, after) = rest.split_once("[[group]]").unwrap();
+    let before = before.replace("name = \"shop\"", &format!("name = \"shop\"\ntiebreak = \"{kind}\""));
+    format!("{before}{sections}\n[[group]]{after}")
+}
+
+const FENCE: &str = "[fence]\nagent = \"/bin/true\"\noptions = { lanplus = true, port = 623 }\nhead_start = \"7s\"\n\
+                     [fence.n1]\noptions = { ip = \"10.9.0.1\" }\n[fence.n2]\nagent = \"/bin/false\"\n";
+
+#[test]
+fn a_pair_without_a_witness_means_what_it_says() {
+    assert!(matches!(good(&pair("none", "")).tiebreak, Tiebreak::None));
+    let Tiebreak::Gateway(gateway) = good(&pair("gateway", "[gateway]\naddresses = \"192.0.2.1\"")).tiebreak else {
+        panic!("another tiebreak");
+    };
+    assert_eq!((gateway.addresses, gateway.need), (vec!["192.0.2.1".parse().unwrap()], 1));
+    let config = good(&pair("fence", FENCE));
+    assert_eq!((config.cluster.boot_wait, config.tiebreak.name().as_str()), (limits::BOOT_WAIT_DEFAULT, "fence"));
+    let Tiebreak::Fence(fence) = config.tiebreak else { panic!("another tiebreak") };
+    assert_eq!((fence.head_start, fence.timeout), (Duration::from_secs(7), limits::FENCE_TIMEOUT_DEFAULT));
+    let told = |device: &FenceDevice| {
+        let options: Vec<String> = device.options.iter().map(|(key, text)| format!("{key}={text}")).collect();
+        format!("{} {}", device.agent.display(), options.join(" "))
+    };
+    let [n1, n2] = &fence.devices;
+    assert_eq!(told(n1), "/bin/true ip=10.9.0.1 lanplus=true port=623");
+    assert_eq!(told(n2), "/bin/false lanplus=true port=623");
+    assert!(!format!("{fence:?}").contains("10.9.0.1"), "values may be secrets");
+}
+
+#[test]
+fn each_fault_of_a_tiebreak_is_told() {
+    let fence = |from: &str, to: &str| pair("fence", &FENCE.replacen(from, to, 1));
+    let cases = [
+        (pair("fence", ""), "fence is missing"),
+        (pair("gateway", ""), "gateway is missing"),
+        (pair("witness", ""), "witness is missing"),
+        (pair("none", FENCE), "fence: is written, and the tiebreak is another (line 3)"),
+        (pair("nobody", ""), "\"nobody\" is not known; write \"witness\" or \"etcd\" or \"fence\""),
+        (fence("[fence.n2]", "[fence.n3]"), "fence.n3: is neither a key nor a node; did you mean \"n1\"?"),
+        (fence("[fence.n2]\nagent = \"/bin/false\"\n", ""), "fence: does not say how n2 is powered off"),
+        (fence("agent = \"/bin/true\"\n", ""), "fence.n1: has no agent"),
+        (fence("/bin/true", "./true"), "\"./true\" is no program"),
+        (fence("port = 623", "port = [1]"), "fence.options.port: is not one line of text"),
+        (fence("port = 623", "action = \"on\""), "fence.options.action: cannot be an option"),
+        (fence("head_start", "headstart"), "fence.headstart: unknown key; did you mean \"head_start\"?"),
+        (fence("agent = \"/bin/false\"", "options = { ip = \"10.9.0.1\" }"), "says the same as fence.n2"),
+        (pair("gateway", "[gateway]\naddresses = \"10.0.0.1\""), "10.0.0.1 is an address of the nodes themselves"),
+        (pair("gateway", "[gateway]\naddresses = \"192.0.2.1\"\nneed = 2"), "2 of 1 addresses can never answer"),
+        (pair("gateway", "[gateway]\naddresses = \"router\""), "\"router\" is not the address of a machine"),
+    ];
+    for (text, expected) in cases {
+        let told = faults(&text);
+        assert!(told.iter().any(|fault| fault.contains(expected)), "{expected}: {told:#?}");
+    }
+    let told = warnings(&fence("/bin/true", "fence_of_nowhere"));
+    assert!(told.iter().any(|warning| warning.contains("there is no program fence_of_nowhere")), "{told:#?}");
+}
+
 const WITH_ETCD: &str = r#"[etcd]
 endpoints = ["https://10.0.0.8", "https://[fd00::9]:4001/"]
 ca = "etcd-ca.pem"

@@ -36,6 +36,8 @@ pub struct Cluster {
     pub drain: Duration,
     /// Whether the nftables gate is to be used.
     pub gate: GateMode,
+    /// How long a node that starts alone waits for its peer, where no third machine votes.
+    pub boot_wait: Duration,
 }
 
 /// `cluster.gate`.
@@ -64,24 +66,41 @@ pub enum Tiebreak {
     Witness(Witness),
     /// An existing etcd is the third voter.
     Etcd(Etcd),
+    /// A fence device powers a lost peer off.
+    Fence(Fence),
+    /// Nobody answers for the addresses, and a gateway does.
+    Gateway(Gateway),
+    /// Nobody answers for the addresses.
+    None,
 }
 
 impl Tiebreak {
     /// What it is called in `status` and in the log.
+    ///
+    /// # Panics
+    /// Never: the word of each kind is a name.
     #[must_use]
-    pub const fn name(&self) -> Name {
+    pub fn name(&self) -> Name {
         match self {
             Self::Witness(witness) => witness.name,
             Self::Etcd(etcd) => etcd.name,
+            Self::Fence(_) | Self::Gateway(_) | Self::None =>
+            {
+                #[expect(clippy::expect_used, reason = "constants that a test covers")]
+                Name::new(self.kind().word()).expect("the word of a tiebreak is a name")
+            }
         }
     }
 
-    /// Which of the kinds it is, as it is written in the configuration.
+    /// Which one it is.
     #[must_use]
-    pub const fn kind(&self) -> &'static str {
+    pub const fn kind(&self) -> TiebreakKind {
         match self {
-            Self::Witness(_) => "witness",
-            Self::Etcd(_) => "etcd",
+            Self::Witness(_) => TiebreakKind::Witness,
+            Self::Etcd(_) => TiebreakKind::Etcd,
+            Self::Fence(_) => TiebreakKind::Fence,
+            Self::Gateway(_) => TiebreakKind::Gateway,
+            Self::None => TiebreakKind::None,
         }
     }
 
@@ -90,7 +109,7 @@ impl Tiebreak {
     pub fn addresses(&self) -> &[SocketAddr] {
         match self {
             Self::Witness(witness) => &witness.addresses,
-            Self::Etcd(_) => &[],
+            Self::Etcd(_) | Self::Fence(_) | Self::Gateway(_) | Self::None => &[],
         }
     }
 }
@@ -102,11 +121,98 @@ pub enum TiebreakKind {
     Witness,
     /// `[etcd]`.
     Etcd,
+    /// `[fence]`.
+    Fence,
+    /// `[gateway]`.
+    Gateway,
+    /// Without a section.
+    None,
 }
 
 impl TiebreakKind {
     /// All of them, by the word for each: also the name of its section.
-    pub const ALL: [(&'static str, Self); 2] = [("witness", Self::Witness), ("etcd", Self::Etcd)];
+    pub const ALL: [(&'static str, Self); 5] = [
+        ("witness", Self::Witness),
+        ("etcd", Self::Etcd),
+        ("fence", Self::Fence),
+        ("gateway", Self::Gateway),
+        ("none", Self::None),
+    ];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Witness => "witness",
+            Self::Etcd => "etcd",
+            Self::Fence => "fence",
+            Self::Gateway => "gateway",
+            Self::None => "none",
+        }
+    }
+
+    /// Each node has a voter of its own, and no third machine is asked.
+    #[must_use]
+    pub const fn is_local(self) -> bool {
+        match self {
+            Self::Witness | Self::Etcd => false,
+            Self::Fence | Self::Gateway | Self::None => true,
+        }
+    }
+
+    /// What it does not protect from, for people; nothing if both nodes never answer at once.
+    #[must_use]
+    pub const fn caveat(self) -> Option<&'static str> {
+        match self {
+            Self::Witness | Self::Etcd => None,
+            Self::Fence => Some("it is safe only if the fence device tells the truth: off must mean off"),
+            Self::Gateway => Some(
+                "while the nodes' network itself is cut in two, and each half has a gateway that answers, both nodes \
+                 answer for the addresses",
+            ),
+            Self::None => Some(
+                "while the nodes' network itself is cut in two, both nodes answer for the addresses; a node that \
+                 cannot hear takes them too",
+            ),
+        }
+    }
+}
+
+/// `[fence]`.
+#[derive(Debug, Clone)]
+pub struct Fence {
+    /// How each node is powered off: the first and the second of the file.
+    pub devices: [FenceDevice; 2],
+    /// How much earlier an owner shoots than a node that wants to take over.
+    pub head_start: Duration,
+    /// How long one call of an agent may take.
+    pub timeout: Duration,
+}
+
+/// `[fence]` with `[fence.NODE]`: how one node is powered off.
+#[derive(Clone)]
+pub struct FenceDevice {
+    /// The agent: a program, by its path or by its name in the usual folders.
+    pub agent: PathBuf,
+    /// What it is told, besides the action.
+    pub options: std::collections::BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for FenceDevice {
+    /// Without the values of the options: passwords are among them.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let keys: Vec<&String> = self.options.keys().collect();
+        f.debug_struct("FenceDevice").field("agent", &self.agent).field("options", &keys).finish()
+    }
+}
+
+/// `[gateway]`.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    /// Addresses that are asked.
+    pub addresses: Vec<IpAddr>,
+    /// So many of them must answer.
+    pub need: usize,
 }
 
 /// `[witness]`.

@@ -193,6 +193,48 @@ impl<'d> Section<'d> {
         }
     }
 
+    /// The tables whose names nobody knows beforehand, all but those of these keys, with their names.
+    pub(super) fn named_sections(&mut self, report: &mut Report, but: &[&str]) -> Vec<(At<String>, Section<'d>)> {
+        let others = self
+            .table
+            .iter()
+            .filter(|(key, value)| !but.contains(&key.get_ref().as_ref()) && value.get_ref().is_table());
+        others
+            .filter_map(|(key, value)| {
+                let name = At { value: key.get_ref().to_string(), line: report.line_of(key.span().start) };
+                let section = sub_section(report, value, self.place_of(key.get_ref()))?;
+                Some((name, section))
+            })
+            .collect()
+    }
+
+    /// A table of texts whose keys nobody knows beforehand; numbers and booleans count as texts.
+    pub(super) fn texts(&mut self, report: &mut Report, key: &'static str, max: usize) -> Vec<(At<String>, String)> {
+        let Some(section) = self.section(report, key) else { return vec![] };
+        if section.table.len() > max {
+            let what = format!("holds {}", section.table.len());
+            report.fault(section.line, &section.place, wrong(what, format!("write at most {max}")));
+        }
+        let mut texts = Vec::new();
+        for (key, value) in section.table.iter().take(max) {
+            let line = report.line_of(value.span().start);
+            let text = match value.get_ref() {
+                DeValue::String(text) => Some(text.to_string()),
+                DeValue::Integer(number) => Some(number.as_str().to_owned()),
+                DeValue::Boolean(flag) => Some(flag.to_string()),
+                DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => None,
+            };
+            match text.filter(|text| !text.contains(['\n', '\0'])) {
+                Some(text) => texts.push((At { value: key.get_ref().to_string(), line }, text)),
+                None => {
+                    let fault = wrong("is not one line of text", "write it in quotes");
+                    report.fault(line, &section.place_of(key.get_ref()), fault);
+                }
+            }
+        }
+        texts
+    }
+
     /// A list of tables, `[[key]]`.
     pub(super) fn sections(&mut self, report: &mut Report, key: &'static str, max: usize) -> Vec<Section<'d>> {
         let Some(value) = self.take(key) else { return vec![] };
@@ -235,16 +277,28 @@ impl<'d> Section<'d> {
         }
     }
 
+    /// As [`Section::finish`], for a table of which some keys are names.
+    pub(super) fn finish_but(self, report: &mut Report, named: &[String]) {
+        for key in self.table.keys().filter(|key| !self.known.contains(&key.get_ref().as_ref())) {
+            if !named.iter().any(|name| name == key.get_ref()) {
+                self.unknown(report, key);
+            }
+        }
+    }
+
+    fn unknown(&self, report: &mut Report, key: &Spanned<std::borrow::Cow<'_, str>>) {
+        let help = match nearest(key.get_ref(), &self.known) {
+            Some(near) => format!("did you mean \"{near}\"?"),
+            None => format!("known here: {}", self.known.join(", ")),
+        };
+        report.fault(report.line_of(key.span().start), &self.place_of(key.get_ref()), wrong("unknown key", help));
+    }
+
     /// Reports the keys that nobody asked for. A key that is known counts as asked for even if it was not needed.
     pub(super) fn finish(mut self, report: &mut Report, also_known: &[&'static str]) {
         self.known.extend_from_slice(also_known);
         for key in self.table.keys().filter(|key| !self.known.contains(&key.get_ref().as_ref())) {
-            let help = match nearest(key.get_ref(), &self.known) {
-                Some(near) => format!("did you mean \"{near}\"?"),
-                None => format!("known here: {}", self.known.join(", ")),
-            };
-            let line = report.line_of(key.span().start);
-            report.fault(line, &self.place_of(key.get_ref()), wrong("unknown key", help));
+            self.unknown(report, key);
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Answers the admin API of a node.
 
-use super::{fitness::Why, notes::Names};
+use super::{fitness::Why, notes::Names, tiebreak};
 use crate::{
     admin::{
-        api::{Changed, Group, Link, Peer, Remote, SetStandby, Status, Switchover, Voter},
+        api::{Changed, ConfirmFenced, Group, Link, Peer, Remote, SetStandby, Status, Switchover, Voter},
         server::{Answer, Desk},
     },
     clock,
@@ -24,6 +24,7 @@ pub(super) struct NodeDesk {
     pub(super) driver: DriverHandle,
     pub(super) state: StateHandle,
     pub(super) web: web::Handle,
+    pub(super) tiebreak: tiebreak::Handle,
     pub(super) layers: Layers,
     pub(super) why: Why,
     pub(super) started: Instant,
@@ -50,6 +51,11 @@ impl Desk for NodeDesk {
     fn standby(&self, wish: SetStandby) -> Answer<Changed> {
         let this = self.clone();
         Box::pin(async move { this.set_standby(&wish).await })
+    }
+
+    fn confirm_fenced(&self, wish: ConfirmFenced) -> Answer<Changed> {
+        let confirmed = self.tiebreak.confirm_fenced(wish.node);
+        Box::pin(async move { confirmed })
     }
 }
 
@@ -158,7 +164,8 @@ impl NodeDesk {
                 round_trip_ms: trip(witness),
                 heard_ms: heard_ms(witness),
             },
-            tiebreak: self.config.tiebreak.kind().to_owned(),
+            tiebreak: self.config.tiebreak.kind().word().to_owned(),
+            tiebreak_state: self.tiebreak.view(now),
             links: self.links(seen, now),
             layers: self.layers,
             voter: Voter {
@@ -238,11 +245,13 @@ fn advice(status: &Status) -> Vec<String> {
     } else if !witness.connected {
         advice.push(format!("the third voter {} is not heard: if a node fails now, nobody takes over", witness.name));
     }
+    advice.extend(status.tiebreak_state.needs.clone());
     if status.voter.lost {
+        let whom = if status.tiebreak_state.stand.is_some() { String::new() } else { format!(" and {}", witness.name) };
         advice.push(format!(
             "this node has no memory of its votes (first start, a new disk, or a damaged promise file: see the log): it \
-             votes once it has heard {} and {}",
-            peer.name, witness.name
+             votes once it has heard {}{whom}",
+            peer.name
         ));
     }
     if !peer.config_agrees {

@@ -12,6 +12,7 @@ mod memory;
 mod notes;
 mod signals;
 mod third;
+mod tiebreak;
 mod witness;
 mod worker;
 

@@ -3,6 +3,7 @@
 use crate::{
     clock,
     cluster::{Cause, Event, GroupName, Member, Name, Term},
+    config::Config,
     driver::Note,
     replicate::{HistoryEntry, StateHandle},
     time::Duration,
@@ -16,9 +17,17 @@ pub(super) struct Names {
     pub(super) me: Member,
     pub(super) nodes: [Name; 2],
     pub(super) witness: Name,
+    /// The third voter is no machine of its own.
+    pub(super) lone: bool,
 }
 
 impl Names {
+    pub(super) fn of_config(config: &Config) -> Self {
+        let [first, second] = &config.nodes;
+        let lone = config.tiebreak.kind().is_local();
+        Self { me: config.me, nodes: [first.name, second.name], witness: config.tiebreak.name(), lone }
+    }
+
     pub(super) fn of(&self, member: Member) -> Name {
         match member {
             Member::First => self.nodes[0],
@@ -60,6 +69,8 @@ fn tell(event: &Event, names: &Names, state: &StateHandle) {
             record(&change, names, state);
         }
         Event::MoveFailed { group, why } => tracing::warn!(%group, why, "move given up"),
+        // A voter on this machine is always there.
+        Event::Heard(Member::Witness) | Event::Silent(Member::Witness) if names.lone => {}
         Event::Heard(member) => tracing::info!(member = %names.of(*member), "member heard"),
         Event::Silent(member) => {
             tracing::warn!(member = %names.of(*member), "member not heard any more; redundancy is reduced");

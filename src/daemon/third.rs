@@ -25,7 +25,7 @@ impl Third {
     /// If the files that the configuration names cannot be used.
     pub(super) fn start(config: &Config, id: ClusterId, me: Life, driver: &DriverHandle) -> Result<Self, Failure> {
         match &config.tiebreak {
-            Tiebreak::Witness(_) => Ok(Self(None)),
+            Tiebreak::Witness(_) | Tiebreak::Fence(_) | Tiebreak::Gateway(_) | Tiebreak::None => Ok(Self(None)),
             Tiebreak::Etcd(etcd) => Self::etcd(config, etcd, id, me, driver).map(|handle| Self(Some(handle))),
         }
     }

@@ -9,6 +9,7 @@ use super::{
     signals::{Asked, Signals},
     tell_systemd,
     third::Third,
+    tiebreak,
 };
 use crate::{
     admin, clock,
@@ -92,15 +93,15 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
         link.say(&hello).map_err(|e| Failure::passing(format!("cannot talk to the supervisor: {e}")))?;
     }
     let (keeper, layers) = start_keeper(&config, supervisor, &web, &driver, &why)?;
-    let state_group = state_group();
     let memory = ground.promises.election().map(memory::memory);
-    let highest = memory.as_ref().and_then(|m| m.groups.iter().find(|g| g.group == state_group)).map(|g| g.highest);
-    let names =
-        Names { me: config.me, nodes: [config.nodes[0].name, config.nodes[1].name], witness: config.tiebreak.name() };
+    let of_state = |m: &Memory| m.groups.iter().find(|g| g.group == state_group()).map(|g| g.highest);
+    let highest = memory.as_ref().and_then(of_state);
+    let names = Names::of_config(&config);
     let state = start_state(&config, &ground.identity, ground.keyspace, ground.link, highest.unwrap_or_default())?;
     let parts = Parts { keeper: &keeper, web: &web, driver: &driver, state: &state, why: &why };
     let third = Third::start(&config, ground.identity.keyring().id(), ground.life, &driver)?;
-    let hands = third.tie(hands(&config, &parts, ground.promises, notes)?);
+    let (tiebreak, voter) = tiebreak::start(&config, &names, &driver, &state)?;
+    let hands = third.tie(hands(&config, &parts, ground.promises, notes, voter)?);
     let setup = setup(&config, ground.life, memory, layers);
     let engine_config = Arc::clone(&config);
     let (ring, life, bound) = (ground.identity.keyring().clone(), ground.life.incarnation, ground.links);
@@ -122,6 +123,7 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
         driver: driver.clone(),
         state: state.clone(),
         web: web.clone(),
+        tiebreak,
         layers,
         why: why.clone(),
         started,
@@ -143,9 +145,8 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
     third.goodbye().await;
     state.stop().await;
     web.shutdown(LAST_REQUESTS).await;
-    if std::fs::remove_file(&config.paths.admin_socket).is_err() {
-        tracing::debug!("the admin socket was gone already");
-    }
+    // It may be gone already.
+    let _removed = std::fs::remove_file(&config.paths.admin_socket).is_ok();
     tracing::info!("node stopped");
     keeper.shutdown();
     Ok(())
@@ -334,7 +335,14 @@ struct Parts<'a> {
     why: &'a Why,
 }
 
-fn hands(config: &Config, parts: &Parts<'_>, promises: Promises, notes: mpsc::Sender<Note>) -> Result<Hands, Failure> {
+fn hands(
+    config: &Config,
+    parts: &Parts<'_>,
+    promises: Promises,
+    notes: mpsc::Sender<Note>,
+    voter: Option<tiebreak::Hands>,
+) -> Result<Hands, Failure> {
+    let (third, overhear) = voter.map(|voter| (voter.third, voter.overhear)).unzip();
     let (done, why) = (parts.driver.clone(), parts.why.clone());
     let writer = ElectionWriter::spawn(promises, move |number, result: Result<(), store::Error>| match result {
         Ok(()) => done.tell(Input::Persisted(number)),
@@ -371,7 +379,8 @@ fn hands(config: &Config, parts: &Parts<'_>, promises: Promises, notes: mpsc::Se
             }
         }),
         beat: Box::new(move |now| watchdog.beat(now)),
-        third: None,
+        third,
+        overhear,
         bare,
     })
 }

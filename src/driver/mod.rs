@@ -24,8 +24,8 @@ use crate::{
     alarm::Alarm,
     clock,
     cluster::{
-        Action, Command, CommandId, CommandRefusal, Engine, Event, GroupName, Input, Intent, Intents, Member, Memory,
-        Message, Report, View,
+        Action, Command, CommandId, CommandRefusal, Engine, Event, GroupName, Identity, Input, Intent, Intents, Member,
+        Memory, Message, Report, View,
     },
     limits::{DATAGRAM_BURST_MAX, DATAGRAM_BYTES_MAX, DRAIN_POLL, DRIVER_QUEUE_MAX},
     time::{Duration, Instant},
@@ -69,6 +69,9 @@ pub enum Note {
     Stopped,
 }
 
+/// Is told when somebody said what.
+pub type Overhear = Box<dyn FnMut(Instant, Identity, &Message) + Send>;
+
 /// The hands of the driver: none of them waits.
 pub struct Hands {
     /// Hands a memory to the disk; its number comes back as [`Input::Persisted`].
@@ -90,6 +93,8 @@ pub struct Hands {
     /// Who speaks for the third voter on this machine: is told what is said to it, and answers by the queue. `None` if it
     /// is a witness, reached by the links.
     pub third: Option<Box<dyn FnMut(Message) + Send>>,
+    /// Told what the peer says, before the engine is. `None` if nobody but the engine need know.
+    pub overhear: Option<Overhear>,
     /// Groups without addresses: nobody keeps them, so they are gone as soon as they are let go of.
     pub bare: BTreeSet<GroupName>,
 }
@@ -121,6 +126,12 @@ impl DriverHandle {
     /// Tells the engine something.
     pub async fn tell_async(&self, input: Input) {
         let _gone = self.queue.send(Told::Input(input)).await.is_err();
+    }
+
+    /// Tells the engine something, from the cluster thread itself: never waits. Whether there was room.
+    #[must_use]
+    pub fn try_tell(&self, input: Input) -> bool {
+        self.queue.try_send(Told::Input(input)).is_ok()
     }
 
     /// Gives a command and waits for its answer.
@@ -248,6 +259,10 @@ impl Driver {
             match self.links.take(now, by, from, buffer.get(..length).unwrap_or_default()) {
                 Some(Arrival::Messages(from, messages)) => {
                     for message in messages {
+                        if let Some(overhear) = self.hands.overhear.as_mut().filter(|_| from.member != Member::Witness)
+                        {
+                            overhear(now, from, &message);
+                        }
                         self.feed(Input::Message { from, message });
                     }
                 }

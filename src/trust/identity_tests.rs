@@ -21,9 +21,8 @@ fn blueprint() -> Blueprint<'static> {
     Blueprint {
         cluster: name("shop"),
         nodes: [name("n1"), name("n2")],
-        witness: name("w"),
+        witness: Some((name("w"), "# witness\n")),
         node_config: "# node\n",
-        witness_config: "# witness\n",
     }
 }
 
@@ -116,9 +115,9 @@ fn nothing_that_is_there_is_overwritten_and_a_failure_leaves_nothing_behind() {
     assert!(pki::build(&blueprint(), &file, SystemTime::now()).is_err());
     assert_eq!(fs::read(&file).unwrap(), b"mine");
     assert!(pki::build(&blueprint(), &dir.path().join("no/such/place"), SystemTime::now()).is_err());
-    let same = Blueprint { witness: name("n1"), ..blueprint() };
+    let same = Blueprint { witness: Some((name("n1"), "")), ..blueprint() };
     assert!(matches!(pki::build(&same, &dir.path().join("new"), SystemTime::now()), Err(TrustError::SameName(_))));
-    let taken = Blueprint { witness: name("ca"), ..blueprint() };
+    let taken = Blueprint { witness: Some((name("ca"), "")), ..blueprint() };
     assert!(matches!(pki::build(&taken, &dir.path().join("new"), SystemTime::now()), Err(TrustError::SameName(_))));
     let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|f| f.unwrap().file_name()).collect();
     left.sort();

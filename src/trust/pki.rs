@@ -112,12 +112,10 @@ pub struct Blueprint<'a> {
     pub cluster: Name,
     /// Its nodes.
     pub nodes: [Name; 2],
-    /// Its witness.
-    pub witness: Name,
+    /// Its witness, and the text of `witness.toml`; nothing where no third machine votes.
+    pub witness: Option<(Name, &'a str)>,
     /// The text of `hawser.toml`, the same on both nodes.
     pub node_config: &'a str,
-    /// The text of `witness.toml`.
-    pub witness_config: &'a str,
 }
 
 /// Makes all folders below `out`, which must not exist or be empty.
@@ -144,7 +142,7 @@ pub fn build(plan: &Blueprint<'_>, out: &Path, now: SystemTime) -> Result<(), Tr
 /// Each member has a folder of its own name, and `ca` is taken.
 fn distinct_names(plan: &Blueprint<'_>) -> Result<(), TrustError> {
     let [first, second] = plan.nodes;
-    let members = [Name::new("ca").ok(), Some(first), Some(second), Some(plan.witness)];
+    let members = [Name::new("ca").ok(), Some(first), Some(second), plan.witness.map(|(name, _)| name)];
     for (at, name) in members.iter().enumerate() {
         if let Some(name) = name.filter(|name| members.iter().skip(at + 1).any(|other| *other == Some(*name))) {
             return Err(TrustError::SameName(name));
@@ -190,9 +188,10 @@ fn fill(plan: &Blueprint<'_>, out: &Path, now: SystemTime) -> Result<(), TrustEr
         write_new(&dir.join(CLUSTER_SECRET), Readers::Owner, &ring.to_text())?;
         write_new(&dir.join(NODE_CONFIG), Readers::All, plan.node_config)?;
     }
-    let dir = out.join(plan.witness.as_str());
+    let Some((witness, config)) = plan.witness else { return Ok(()) };
+    let dir = out.join(witness.as_str());
     make_dir(&dir)?;
-    write_new(&dir.join(WITNESS_CONFIG), Readers::All, plan.witness_config)?;
+    write_new(&dir.join(WITNESS_CONFIG), Readers::All, config)?;
     write_new(&dir.join(witness_secret(plan.cluster)), Readers::Owner, &ring.for_witness().to_text())
 }
 

@@ -3,6 +3,8 @@
 //! IPv4: ARP in request form and in reply form, because some devices listen to one only (RFC 5227 §3, RFC 5944 §4.6).
 //! IPv6: an unsolicited neighbour advertisement with the override flag (RFC 4861 §7.2.6).
 //!
+//! Also the question whether anybody has an address, and how the answers read.
+//!
 //! Not here: when they are sent (`announce`).
 
 use etherparse::{
@@ -72,6 +74,85 @@ pub fn claim(frame: &[u8]) -> Option<(Mac, Ipv4Addr)> {
     (!address.is_unspecified()).then_some((mac, address))
 }
 
+/// The frame that asks who has `address`, and claims nothing: an ARP probe (RFC 5227 §2.1.1), or the solicitation of
+/// duplicate address detection (RFC 4862 §5.4.2).
+#[must_use]
+pub fn question(mac: Mac, address: IpAddr) -> Option<Vec<u8>> {
+    let mut frame = Vec::new();
+    match address {
+        IpAddr::V4(address) => {
+            let (ethernet, ipv4, operation) = (ArpHardwareId::ETHERNET, EtherType::IPV4, ArpOperation::REQUEST);
+            let packet = ArpPacket::new(ethernet, ipv4, operation, &mac, &[0; 4], &[0; 6], &address.octets()).ok()?;
+            PacketBuilder::ethernet2(mac, BROADCAST).arp(packet).write(&mut frame).ok()?;
+        }
+        IpAddr::V6(address) => {
+            let [.., a, b, c] = address.octets();
+            // The solicited-node group (RFC 4291 §2.7.1), and its Ethernet address.
+            let group = Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c]);
+            PacketBuilder::ethernet2(mac, [0x33, 0x33, 0xff, a, b, c])
+                .ipv6(Ipv6Addr::UNSPECIFIED.octets(), group.octets(), HOP_LIMIT)
+                .icmpv6(Icmpv6Type::NeighborSolicitation)
+                .write(&mut frame, &address.octets())
+                .ok()?;
+        }
+    }
+    Some(frame)
+}
+
+/// What a frame says of an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overheard {
+    /// The machine has it.
+    Has(Mac, IpAddr),
+    /// The machine asks for it, and has none itself.
+    Asks(Mac, IpAddr),
+}
+
+/// Where a neighbour discovery message without extension headers has its type, its target, and its sender's address
+/// (RFC 8200 §3, RFC 4861 §4.3, §4.4).
+const IPV6_NEXT_HEADER: usize = 20;
+const IPV6_SOURCE: std::ops::Range<usize> = 22..38;
+const IPV6_HOP_LIMIT: usize = 21;
+const ND_TYPE: usize = 54;
+const ND_TARGET: std::ops::Range<usize> = 62..78;
+const ICMPV6: u8 = 58;
+const SOLICITATION: u8 = 135;
+const ADVERTISEMENT: u8 = 136;
+
+/// Reads an ARP or neighbour discovery frame.
+#[must_use]
+pub fn overheard(frame: &[u8]) -> Option<Overheard> {
+    match frame.get(12..14)? {
+        [0x08, 0x06] => {
+            if let Some((mac, address)) = claim(frame) {
+                return Some(Overheard::Has(mac, address.into()));
+            }
+            let packet = ArpPacketSlice::from_slice(frame.get(ETHERNET_HEADER_BYTES..)?).ok()?;
+            if packet.operation() != ArpOperation::REQUEST || packet.proto_addr_type() != EtherType::IPV4 {
+                return None;
+            }
+            let mac = Mac::try_from(packet.sender_hw_addr()).ok()?;
+            let target = <[u8; 4]>::try_from(packet.target_protocol_addr()).ok()?;
+            Some(Overheard::Asks(mac, Ipv4Addr::from(target).into()))
+        }
+        [0x86, 0xdd] => {
+            let mac = Mac::try_from(frame.get(6..12)?).ok()?;
+            if *frame.get(IPV6_NEXT_HEADER)? != ICMPV6 || *frame.get(IPV6_HOP_LIMIT)? != HOP_LIMIT {
+                return None;
+            }
+            let address = |range| Some(Ipv6Addr::from(<[u8; 16]>::try_from(frame.get(range)?).ok()?));
+            let (source, target) = (address(IPV6_SOURCE)?, address(ND_TARGET)?);
+            match *frame.get(ND_TYPE)? {
+                ADVERTISEMENT => Some(Overheard::Has(mac, target.into())),
+                SOLICITATION if source.is_unspecified() => Some(Overheard::Asks(mac, target.into())),
+                SOLICITATION => Some(Overheard::Has(mac, source.into())),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,6 +190,29 @@ mod tests {
         let Icmpv6Type::NeighborAdvertisement(header) = icmp.icmp_type() else { panic!("not an advertisement") };
         assert!(header.r#override && !header.solicited && !header.router);
         assert_eq!(icmp.payload(), [&vip.octets()[..], &[2, 1], &MAC].concat());
+    }
+
+    #[test]
+    fn a_question_claims_nothing_and_is_read_as_one() {
+        for text in ["192.0.2.10", "2001:db8::10"] {
+            let address: IpAddr = text.parse().unwrap();
+            let frame = question(MAC, address).unwrap();
+            assert_eq!(overheard(&frame), Some(Overheard::Asks(MAC, address)));
+            for length in 0..frame.len().min(60) {
+                let cut = overheard(&frame[..length]);
+                assert!(cut.is_none() || length >= 42, "{length} bytes: {cut:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_announcement_is_read_as_the_word_of_who_has_the_address() {
+        for text in ["192.0.2.10", "2001:db8::10"] {
+            let address: IpAddr = text.parse().unwrap();
+            for frame in announcements(MAC, address) {
+                assert_eq!(overheard(&frame), Some(Overheard::Has(MAC, address)));
+            }
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub mod keeper;
 pub mod netlink;
 pub mod packet;
 pub mod priority;
+pub mod probe;
 pub mod sockets;
 pub mod supervision;
 

@@ -26,7 +26,7 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-const VERBS: [&str; 13] = [
+const VERBS: [&str; 14] = [
     "run",
     "witness",
     "init",
@@ -35,6 +35,7 @@ const VERBS: [&str; 13] = [
     "switchover",
     "standby",
     "unstandby",
+    "confirm-fenced",
     "history",
     "serve",
     "demo",
@@ -79,9 +80,10 @@ fn a_man_page_and_completions_know_every_verb() {
     let page = out(&hawser(&["man"], &root()));
     let completions = out(&hawser(&["completions", "bash"], &root()));
     for verb in VERBS {
-        assert!(page.contains(&format!("hawser\\-{verb}(1)")), "{verb}");
+        let on_page = verb.replace('-', "\\-");
+        assert!(page.contains(&format!("hawser\\-{on_page}(1)")), "{verb}");
         assert!(completions.contains(verb), "{verb}");
-        assert!(out(&hawser(&["man", verb], &root())).contains(&format!("hawser\\-{verb} \\-")), "{verb}");
+        assert!(out(&hawser(&["man", verb], &root())).contains(&format!("hawser\\-{on_page} \\-")), "{verb}");
     }
     assert_eq!(hawser(&["man", "nothing"], &root()).status.code(), Some(2));
 }
@@ -235,6 +237,32 @@ fn init_makes_folders_that_pass_the_check_with_their_keys() {
         fs::read(dir.path().join("made/n2/hawser.toml")).unwrap(),
         "the same file on both nodes"
     );
+}
+
+#[test]
+fn init_makes_a_pair_without_a_witness_that_says_what_it_does_not_protect_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let pair = |more: &[&str]| {
+        let nodes = ["init", "--cluster", "shop", "--node", "n1=127.0.0.1:7001", "--node", "n2=127.0.0.1:7002"];
+        hawser(&[&nodes, more].concat(), dir.path())
+    };
+    for (kind, more) in [("none", &["--no-witness"][..]), ("gateway", &["--gateway", "192.0.2.1"])] {
+        let made = pair(&[more, &["--out", kind]].concat());
+        assert!(made.status.success() && !out(&made).contains("witness"), "{}{}", out(&made), err(&made));
+        let checked = hawser(&["check", &format!("{kind}/n1/hawser.toml")], dir.path());
+        let told = out(&checked);
+        assert!(told.contains(&format!("tiebreak {kind}")) && told.contains("both nodes answer"), "{told}");
+        assert_eq!(fs::read_dir(dir.path().join(kind)).unwrap().count(), 3, "a CA and two nodes");
+    }
+    assert_eq!(pair(&["--out", "bare"]).status.code(), Some(2), "something must be chosen");
+    assert_eq!(pair(&["--no-witness", "--witness", "w=127.0.0.1:7003", "--out", "both"]).status.code(), Some(2));
+}
+
+#[test]
+fn nobody_is_confirmed_as_fenced_by_mistake() {
+    let unsure = hawser(&["confirm-fenced", "n2"], &root());
+    assert_eq!(unsure.status.code(), Some(2));
+    assert!(err(&unsure).contains("nothing was done") && err(&unsure).contains("--yes"), "{}", err(&unsure));
 }
 
 #[test]

@@ -44,6 +44,7 @@ fn heartbeat(groups: &[GroupName], owned: Option<Term>) -> Heartbeat {
         hash: None,
         fitness: Fitness::Fit,
         standby: false,
+        leaving: false,
         config: 0,
         recall: Recall::Kept,
         groups: groups.iter().map(line).collect(),

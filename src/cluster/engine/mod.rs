@@ -206,9 +206,10 @@ impl Engine {
         for name in names {
             self.advance_campaign(name);
         }
-        self.advance_stop();
         self.advance_remotes();
         self.advance_heartbeat();
+        // Last: the others are told of the end before it is here.
+        self.advance_stop();
     }
 
     /// Our own lease is a promise of our own voter, too: what it may last is on the disk first.
@@ -263,10 +264,18 @@ impl Engine {
         })
     }
 
+    /// Nothing is held, and nothing begins any more: a campaign or an offer needs an engine that is not stopping.
+    fn is_leaving(&self) -> bool {
+        self.stopping.is_some()
+            && self.groups.values().all(|g| g.clear && matches!(g.role, Role::Standby | Role::PreVote(_)))
+    }
+
     /// Stops for good: hands over what the peer can take, lets go of the rest.
     fn stop(&mut self, cause: Cause) {
         if self.stopping.is_none() {
             self.stopping = Some(Stopping { said: false, cause });
+            // The others are told at once: who has left in order need not be taken for dead.
+            self.next_heartbeat = self.now;
         }
     }
 

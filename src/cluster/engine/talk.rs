@@ -122,6 +122,7 @@ impl Engine {
             hash: self.setup.me.hash,
             fitness: self.fitness(),
             standby: self.standby || self.stopping.is_some(),
+            leaving: self.is_leaving(),
             config: self.setup.config,
             recall: self.recall(),
             groups,

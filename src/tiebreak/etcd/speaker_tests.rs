@@ -41,6 +41,7 @@ fn beat(of: Member, seq: u64, owned: Option<u64>) -> Heartbeat {
         hash: Some(hash(&secret(of))),
         fitness: Fitness::Fit,
         standby: false,
+        leaving: false,
         config: 0,
         recall: Recall::Kept,
         groups: vec![line],

@@ -154,6 +154,7 @@ fn beat(seq: u64, owned: Option<u64>, released: Option<u64>) -> Message {
         hash: None,
         fitness: Fitness::Fit,
         standby: false,
+        leaving: false,
         config: 0,
         recall: Recall::Kept,
         groups: vec![GroupLine { name, owned, witnessed: false, released, highest: Term(0) }],

@@ -70,6 +70,9 @@ impl World {
             Fault::Unkillable(who, on) => self.unkillable(who, on),
             Fault::Hangup(who) => self.hang_up(who),
             Fault::Storm(count) => self.storm(count),
+            Fault::Segment(cut) => self.set_segment(cut),
+            Fault::Device(device) => self.device = device,
+            Fault::Confirm(who) => self.confirm(who),
         }
     }
 
@@ -189,11 +192,14 @@ impl World {
     pub(super) fn power_on(&mut self, who: Member) {
         self.order += 1;
         let number = self.order;
+        let since = self.local(who);
+        let lone = self.plan.local.is_some();
         let machine = &mut self.machines[who.index()];
-        if machine.worker.is_some() || machine.supervisor.is_some() {
+        if machine.worker.is_some() || machine.supervisor.is_some() || (lone && who == Member::Witness) {
             return;
         }
         machine.powered = true;
+        machine.since = since;
         if who == Member::Witness {
             if self.plan.third == Third::Witness {
                 self.start_worker(who);

@@ -2,7 +2,7 @@
 
 use crate::kernel::{Clock, Kernel};
 use hawser::cluster::{
-    Engine, Event, Fitness, GroupName, Incarnation, Intent, Member, Memory, Message, Name, Secret, SecretHash,
+    Arbiter, Engine, Event, Fitness, GroupName, Incarnation, Intent, Member, Memory, Message, Name, Secret, SecretHash,
     Sessions, Term, Timing, Witness,
 };
 use hawser::limits::GUARD;
@@ -12,12 +12,14 @@ use hawser::time::{Duration, Instant};
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+mod arbiter;
 mod etcd;
 mod ills;
 mod keeper;
 mod supervisor;
 mod wire;
 
+pub(crate) use arbiter::{Device, Local};
 pub(crate) use etcd::Third;
 
 pub(crate) const MS: u64 = 1_000_000;
@@ -86,6 +88,8 @@ pub(crate) struct Plan {
     pub(crate) gated: bool,
     /// The disks hold a memory from before (else the cluster forms for the first time).
     pub(crate) formed: bool,
+    /// No witness: each node has a third voter of its own.
+    pub(crate) local: Option<Local>,
     pub(crate) third: Third,
 }
 
@@ -98,6 +102,7 @@ impl Plan {
             ppm: [0; 3],
             gated: true,
             formed: true,
+            local: None,
             third: THIRD.get(),
         }
     }
@@ -123,6 +128,12 @@ enum Happening {
     Disk(Member, Incarnation, u64, Memory),
     Keeper(Member, Incarnation, GroupName, Op),
     Orders(Member, u64, Heard),
+    /// The third voter of this node answers.
+    Third(Member, Incarnation, Message),
+    /// The next step of its errand.
+    Errand(Member, Incarnation, arbiter::Step),
+    /// The fence device does as this node's agent wanted.
+    Powered(Member),
     /// The kernel has deleted a dead worker's addresses.
     Gone(Member, u64),
     Plan(Fault),
@@ -194,6 +205,12 @@ pub(crate) enum Fault {
     Hangup(Member),
     /// Some of what was lately sent comes again, all at once.
     Storm(u64),
+    /// The network of the addresses is cut between the nodes (or whole again).
+    Segment(bool),
+    /// How the fence device behaves.
+    Device(Device),
+    /// An operator at this node says that the other one is off.
+    Confirm(Member),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -259,6 +276,7 @@ enum Brain {
 
 struct Worker {
     brain: Brain,
+    arbiter: Option<Arbiter>,
     sessions: Sessions,
     life: Incarnation,
     secret: Secret,
@@ -291,7 +309,9 @@ pub(crate) struct Machine {
     unkillable: bool,
     /// It was killed, and dies when the kernel lets it.
     kill_pending: bool,
-    powered: bool,
+    pub(crate) powered: bool,
+    /// When its supervisor was started, on its own clock.
+    since: Instant,
     suspended_at: Option<u64>,
     worker: Option<Worker>,
     supervisor: Option<Supervisor>,
@@ -335,6 +355,15 @@ pub(crate) struct World {
     double_since: Option<u64>,
     pub(crate) double_allowed: u64,
     pub(crate) steps: u64,
+    /// The network of the addresses is cut.
+    segment_cut: bool,
+    /// Two may answer until then: the network of the addresses was cut until a moment ago.
+    excused_until: u64,
+    pub(crate) device: Device,
+    /// Who lately asked for addresses.
+    questions: VecDeque<(u64, Member)>,
+    /// Who had whom powered off.
+    pub(crate) shots: Vec<(u64, Member)>,
 }
 
 impl World {
@@ -350,6 +379,7 @@ impl World {
             unkillable: false,
             kill_pending: false,
             powered: false,
+            since: Instant::ZERO,
             suspended_at: None,
             worker: None,
             supervisor: None,
@@ -382,8 +412,14 @@ impl World {
             double_since: None,
             double_allowed: 0,
             steps: 0,
+            segment_cut: false,
+            excused_until: 0,
+            device: Device::Honest,
+            questions: VecDeque::new(),
+            shots: Vec::new(),
         };
-        for member in Member::ALL {
+        let lone = world.plan.local.is_some();
+        for member in Member::ALL.into_iter().filter(|member| !lone || *member != Member::Witness) {
             world.at(member.index() as u64 * MS / 3, Fault::PowerOn(member));
         }
         world
@@ -535,7 +571,15 @@ impl World {
     }
 
     fn check(&mut self) {
-        let groups: Vec<GroupName> = self.plan.groups.iter().map(|g| g.0).collect();
+        if self.is_excused() {
+            self.leases.clear();
+            self.last_term.clear();
+            self.double_since = None;
+            return;
+        }
+        let local = self.plan.local;
+        let visible = self.plan.groups.iter().map(|g| g.0).filter(|group| !arbiter::is_invisible(local, *group));
+        let groups: Vec<GroupName> = visible.collect();
         let double = groups.iter().any(|g| self.answering(*g).len() > 1);
         if let Some(since) = self.double_since {
             self.double_ns += self.now - since;
@@ -564,7 +608,7 @@ impl World {
                     self.broken.get_or_insert(format!("term {term} of {group} has two owners"));
                 }
                 let last = self.last_term.entry(*group).or_insert(term);
-                if known.is_none() && *last > term {
+                if known.is_none() && *last > term && !arbiter::looks(local) {
                     self.broken.get_or_insert(format!("term {term} of {group} after term {last}"));
                 }
                 *last = term.max(*last);
@@ -578,7 +622,7 @@ impl World {
         let machines = &self.machines;
         let at = self.now;
         self.leases.retain(|_, lease| machines[lease.node.index()].clock.boot(at) + GUARD < lease.end);
-        if self.double_allowed > 0 {
+        if self.double_allowed > 0 || arbiter::looks(self.plan.local) {
             return;
         }
         for (group, _) in &self.plan.groups {

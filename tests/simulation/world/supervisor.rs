@@ -106,8 +106,11 @@ impl World {
             Brain::Node(Box::new(Engine::new(now, setup)))
         };
         machine.kill_pending = false;
+        let arbiter =
+            self.plan.local.map(|local| local.arbiter(me, now, machine.since, (machine.timing, &self.plan.groups)));
         machine.worker = Some(Worker {
             brain,
+            arbiter,
             sessions: Sessions::new(life),
             life,
             secret,

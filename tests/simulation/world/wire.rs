@@ -13,9 +13,12 @@ impl World {
                 return self.at_etcd(*from, *life, question.clone());
             }
             Happening::Datagram(to, _) => (*to, None),
-            Happening::Wake(to, life) | Happening::Keeper(to, life, ..) | Happening::Etcd(to, life, _) => {
-                (*to, Some(*life))
-            }
+            Happening::Powered(by) => return self.powered_off(*by),
+            Happening::Wake(to, life)
+            | Happening::Keeper(to, life, ..)
+            | Happening::Etcd(to, life, _)
+            | Happening::Third(to, life, _)
+            | Happening::Errand(to, life, _) => (*to, Some(*life)),
             Happening::Disk(to, life, _, memory) => {
                 // The disk goes on by itself; who waits for it may be dead.
                 let machine = &mut self.machines[to.index()];
@@ -72,7 +75,13 @@ impl World {
             Happening::Disk(_, _, id, _) => self.written(me, now, id),
             Happening::Etcd(_, _, errand) => self.errand(me, now, errand),
             Happening::Keeper(_, _, group, op) => self.operate(me, group, op),
-            Happening::WakeSupervisor(..) | Happening::Orders(..) | Happening::Gone(..) | Happening::Plan(_) => {}
+            Happening::Third(_, _, message) => self.third_answers(me, now, message),
+            Happening::Errand(_, _, step) => self.run_errand(me, now, step),
+            Happening::WakeSupervisor(..)
+            | Happening::Orders(..)
+            | Happening::Gone(..)
+            | Happening::Powered(_)
+            | Happening::Plan(_) => {}
         }
     }
 
@@ -100,6 +109,9 @@ impl World {
 
     pub(super) fn tell_message(&mut self, me: Member, now: Instant, from: Identity, message: Message) {
         let Some(worker) = self.machines[me.index()].worker.as_mut() else { return };
+        if let Some(arbiter) = &mut worker.arbiter {
+            arbiter.heard(now, from, &message);
+        }
         match &mut worker.brain {
             Brain::Node(_) => self.tell(me, now, Input::Message { from, message }),
             Brain::Witness(witness) => {
@@ -157,6 +169,7 @@ impl World {
 
     pub(super) fn carry_out(&mut self, me: Member, action: Action) {
         match action {
+            Action::Send(Member::Witness, message) if self.plan.local.is_some() => self.say_to_third(me, &message),
             Action::Send(Member::Witness, message) if self.speak(me, &message) => {}
             Action::Send(to, message) => self.send_believed(me, to, message),
             Action::Persist(id, memory) => self.persist(me, id, memory),
@@ -205,6 +218,9 @@ impl World {
     }
 
     pub(super) fn transmit(&mut self, me: Member, to: Member, packet: &Packet) {
+        if self.plan.local.is_some() && to == Member::Witness {
+            return;
+        }
         let carrier = self.machines[me.index()].carrier && self.machines[to.index()].carrier;
         if self.cut.contains(&(me, to)) || !carrier || self.chance.per_mille(self.network.loss) {
             return;
