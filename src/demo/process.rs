@@ -78,6 +78,11 @@ impl Daemon {
     /// If the first is gone.
     pub fn signal_all(&self, signal: Signal) -> Result<()> {
         let workers = self.workers();
+        if signal == Signal::SIGKILL {
+            // A worker that sees its supervisor die lets go in order: to die together, they are stopped first.
+            self.signal(&[self.pid()], Signal::SIGSTOP)?;
+            workers.iter().for_each(|worker| send(*worker, Signal::SIGSTOP));
+        }
         self.signal(&[self.pid()], signal)?;
         workers.into_iter().for_each(|worker| send(worker, signal));
         Ok(())
