@@ -36,7 +36,8 @@
 //! 8. **A crash notice is a proof.** The supervisor tells the secret when the worker is dead and no address is left.
 //!    (`no_notice_while_the_worker_may_live`, `whatever_happens_a_notice_means_dead_and_gone`)
 //!
-//! Whatever else goes wrong at once is tried by seeds (`at_most_one_node_answers_whatever_happens_and_one_does_when_it_is_over`).
+//! Whatever else goes wrong at once is tried by seeds (`at_most_one_node_answers_whatever_happens_and_one_does_when_it_is_over`),
+//! and every order of losses, delays, deaths and moves, within small bounds, by a model checker (`tests/model`).
 //!
 //! Outside the argument: a hypervisor that stops a guest's clock (the old owner may answer after it resumes, until its
 //! next heartbeat is refused: `vm_pause_clock_stops_yields_on_first_refusal`), a machine that goes back to a snapshot,
@@ -63,6 +64,7 @@ pub mod input;
 pub mod intent;
 pub mod message;
 pub mod name;
+pub mod normal;
 #[cfg(feature = "planted")]
 pub mod planted;
 pub mod replay;
