@@ -15,7 +15,7 @@ pub type WriteId = u64;
 const WANTED: Duration = Duration::from_millis(500);
 
 /// The voter with its paperwork.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct Desk {
     /// What binds.
     pub voter: Voter,
@@ -26,16 +26,16 @@ pub struct Desk {
     wanted: BTreeMap<GroupName, (Member, Instant)>,
 }
 
-#[derive(Debug, Clone)]
-struct Write {
+#[derive(Debug, Clone, Hash)]
+pub(super) struct Write {
     id: WriteId,
     memory: Memory,
     handed_out: bool,
-    purpose: Purpose,
+    pub(super) purpose: Purpose,
 }
 
 /// What is waiting for a write.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Purpose {
     /// The answer to a vote request; the newest repetition of it.
     Grant(Identity, Box<Request>),
@@ -253,6 +253,19 @@ impl Desk {
         self.wanted.retain(|_, (_, at)| now.since(*at) < WANTED);
         if request.fit && (self.wanted.len() < MEMORIES_MAX || self.wanted.contains_key(&request.group)) {
             self.wanted.insert(request.group, (from.member, now));
+        }
+    }
+
+    pub(super) const fn writing_mut(&mut self) -> Option<&mut Write> {
+        self.write.as_mut()
+    }
+
+    /// Numbers writes from one again, and forgets who wants what.
+    pub(super) fn forget_paper(&mut self) {
+        self.wanted.clear();
+        self.next_id = 1;
+        if let Some(write) = &mut self.write {
+            (write.id, self.next_id) = (1, 2);
         }
     }
 

@@ -66,7 +66,7 @@ pub enum Command {
 }
 
 /// Why a command was not carried out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum CommandRefusal {
     /// No such group.
     UnknownGroup,
@@ -110,7 +110,7 @@ impl std::fmt::Display for CommandRefusal {
 }
 
 /// What the engine wants done, once, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Send this, on every link.
     Send(Member, Message),

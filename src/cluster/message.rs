@@ -19,7 +19,7 @@ pub struct Envelope {
 pub type Seq = u64;
 
 /// What is said.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Message {
     /// Nothing but the echo: "I have heard of your incarnation".
     Hello,
@@ -52,7 +52,7 @@ pub enum Message {
 }
 
 /// How far a node can serve.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Fitness {
     /// It can.
     Fit,
@@ -63,7 +63,7 @@ pub enum Fitness {
 }
 
 /// A node's word each interval.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// Number of this datagram.
     pub seq: Seq,
@@ -86,7 +86,7 @@ pub struct Heartbeat {
 }
 
 /// What one node says of one group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct GroupLine {
     /// The group.
     pub name: GroupName,
@@ -101,7 +101,7 @@ pub struct GroupLine {
 }
 
 /// What memory a voter has of its promises.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Recall {
     /// It knows all it ever promised.
     Kept,
@@ -128,7 +128,7 @@ impl Recall {
 }
 
 /// The voter's answer to a heartbeat.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Ack {
     /// Number of the heartbeat.
     pub seq: Seq,
@@ -139,7 +139,7 @@ pub struct Ack {
 }
 
 /// What a voter says of one group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct AckLine {
     /// The group.
     pub name: GroupName,
@@ -152,7 +152,7 @@ pub struct AckLine {
 }
 
 /// What became of a claim.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum AckVerdict {
     /// Promised, in this term.
     Promised(Term),
@@ -161,7 +161,7 @@ pub enum AckVerdict {
 }
 
 /// A request for a vote, or for a word on how a vote would go.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Request {
     /// Number of this datagram.
     pub seq: Seq,
@@ -180,7 +180,7 @@ pub struct Request {
 }
 
 /// The answer to a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Answer {
     /// Number of the request.
     pub seq: Seq,

@@ -36,7 +36,8 @@
 //! 8. **A crash notice is a proof.** The supervisor tells the secret when the worker is dead and no address is left.
 //!    (`no_notice_while_the_worker_may_live`, `whatever_happens_a_notice_means_dead_and_gone`)
 //!
-//! Whatever else goes wrong at once is tried by seeds (`at_most_one_node_answers_whatever_happens_and_one_does_when_it_is_over`).
+//! Whatever else goes wrong at once is tried by seeds (`at_most_one_node_answers_whatever_happens_and_one_does_when_it_is_over`),
+//! and every order of losses, delays, deaths and moves, within small bounds, by a model checker (`tests/model`).
 //!
 //! Without a third machine each node has a third voter of its own ([`arbiter`]), so step 2 does not hold: {node, its voter}
 //! and {peer, its voter} share nobody. In its place: such a voter gives no vote while the peer is heard
@@ -70,6 +71,7 @@ pub mod input;
 pub mod intent;
 pub mod message;
 pub mod name;
+pub mod normal;
 #[cfg(feature = "planted")]
 pub mod planted;
 pub mod replay;

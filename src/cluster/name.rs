@@ -152,7 +152,7 @@ pub struct Incarnation(pub u128);
 
 /// The secret of an incarnation, known to its supervisor: whoever shows it says that the worker is dead and its
 /// addresses are gone.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Secret(pub [u8; 32]);
 
 impl fmt::Debug for Secret {

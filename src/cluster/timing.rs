@@ -4,7 +4,7 @@ use crate::limits;
 use crate::time::Duration;
 
 /// Lease and interval of a cluster, and what follows from them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Timing {
     /// How long an owner may serve on one confirmation.
     pub lease: Duration,

@@ -8,13 +8,14 @@
 
 use super::message::{AckVerdict, Recall};
 use super::name::{GroupName, Incarnation, Member, SecretHash, Term};
+use super::normal::Shift;
 use crate::limits::{HOLD_MAX, MEMORIES_MAX};
 use crate::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 
 /// What a voter must remember over its own death.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Memory {
     /// Generation of the voter set in force.
     pub voters: u32,
@@ -25,7 +26,7 @@ pub struct Memory {
 }
 
 /// The last vote in one group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Vote {
     /// The group.
     pub group: GroupName,
@@ -38,7 +39,7 @@ pub struct Vote {
 }
 
 /// One incarnation of one member.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// The member.
     pub member: Member,
@@ -49,7 +50,7 @@ pub struct Identity {
 }
 
 /// A promise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Promise {
     /// To whom.
     pub to: Identity,
@@ -60,7 +61,7 @@ pub struct Promise {
 }
 
 /// What one voter knows of one group.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Hash, Default)]
 struct Ballot {
     promise: Option<Promise>,
     highest: Term,
@@ -75,7 +76,7 @@ struct Ballot {
 const REMEMBERED: usize = 32;
 
 /// What binds one voter.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct Voter {
     me: Identity,
     voters: u32,
@@ -95,14 +96,14 @@ pub struct Voter {
 }
 
 /// A voter without its memory asks both others.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Hash)]
 struct Recovery {
     since: Instant,
     heard: [Option<Told>; 3],
 }
 
 /// What another member told of its memory.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Hash)]
 struct Told {
     /// It has no memory now.
     lost: bool,
@@ -479,6 +480,18 @@ impl Voter {
             && let Some(ballot) = self.ballot(group)
         {
             ballot.promise = None;
+        }
+    }
+
+    /// Moves the state: see [`crate::cluster::normal`].
+    pub(super) fn shift(&mut self, shift: &Shift) {
+        self.now = shift.now;
+        self.silent_until = shift.ahead(self.silent_until);
+        if let Some(recovery) = &mut self.recovery {
+            recovery.since = shift.at(recovery.since);
+        }
+        for promise in self.ballots.values_mut().filter_map(|b| b.promise.as_mut()) {
+            promise.until = shift.ahead(promise.until);
         }
     }
 

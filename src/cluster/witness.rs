@@ -7,7 +7,7 @@ use super::voter::{Identity, Memory, Voter};
 use crate::time::Instant;
 
 /// The engine of a witness, for one cluster.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct Witness {
     desk: Desk,
 }
@@ -84,6 +84,10 @@ impl Witness {
     #[must_use]
     pub const fn voter(&self) -> &Voter {
         &self.desk.voter
+    }
+
+    pub(super) const fn desk_mut(&mut self) -> &mut Desk {
+        &mut self.desk
     }
 
     fn flush(&mut self, out: &mut Vec<WitnessAction>) {

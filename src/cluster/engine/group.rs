@@ -9,7 +9,7 @@ use crate::cluster::voter::Identity;
 use crate::time::Instant;
 
 /// One group, as its node sees it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(super) struct Group {
     pub(super) name: GroupName,
     pub(super) prefer: Member,
@@ -56,7 +56,7 @@ impl Group {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(super) enum Role {
     /// Not the owner, and not about to be.
     Standby,
@@ -70,14 +70,14 @@ pub(super) enum Role {
     Owner(Box<Owner>),
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(super) struct PreVote {
     pub(super) term: Term,
     pub(super) first_seq: Seq,
     pub(super) next: Instant,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(super) struct Candidate {
     pub(super) term: Term,
     pub(super) until: Instant,
@@ -86,7 +86,7 @@ pub(super) struct Candidate {
     pub(super) next: Instant,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(super) struct Taking {
     pub(super) term: Term,
     /// Who offered it, and in which term it owns the group.
@@ -97,7 +97,7 @@ pub(super) struct Taking {
     pub(super) offered_at: Instant,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(super) struct Owner {
     pub(super) term: Term,
     /// E.
@@ -110,14 +110,14 @@ pub(super) struct Owner {
 }
 
 /// A move to the peer.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(super) struct HandOver {
     pub(super) cause: Cause,
     pub(super) answer: Option<CommandId>,
     pub(super) stage: Stage,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(super) enum Stage {
     /// Requests that began before may end.
     Draining { until: Instant },

@@ -8,6 +8,7 @@
 
 mod campaign;
 mod group;
+mod normal;
 #[cfg(feature = "planted")]
 mod planted;
 mod talk;
@@ -36,7 +37,7 @@ const NO_RETURN: Duration = Duration::from_secs(10);
 const STAY_AS_VOTER: Duration = Duration::from_secs(1);
 
 /// What an engine is made with.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct Setup {
     /// This node, in this life.
     pub me: Identity,
@@ -57,7 +58,7 @@ pub struct Setup {
 }
 
 /// The engine of a node.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct Engine {
     setup: Setup,
     desk: Desk,
@@ -79,7 +80,7 @@ pub struct Engine {
     out: Vec<Action>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Hash)]
 struct Stopping {
     said: bool,
     cause: Cause,

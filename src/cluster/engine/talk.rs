@@ -6,13 +6,14 @@ use crate::cluster::event::{Cause, Event};
 use crate::cluster::input::Action;
 use crate::cluster::message::{Ack, AckVerdict, Answer, Fitness, GroupLine, Heartbeat, Message, Recall, Request, Seq};
 use crate::cluster::name::{GroupName, Member, Secret, Term};
+use crate::cluster::normal::Shift;
 use crate::cluster::voter::Identity;
 use crate::limits::MEMORIES_MAX;
 use crate::time::{Duration, Instant};
 use std::collections::{BTreeMap, VecDeque};
 
 /// What is known of another member.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Hash, Default)]
 pub(super) struct Remote {
     pub(super) identity: Option<Identity>,
     pub(super) heard_at: Option<Instant>,
@@ -25,7 +26,7 @@ pub(super) struct Remote {
 }
 
 /// A node's latest word.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(super) struct Word {
     pub(super) fitness: Fitness,
     pub(super) standby: bool,
@@ -35,7 +36,7 @@ pub(super) struct Word {
 }
 
 /// When each datagram was handed out, and the lease then in force.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Hash, Default)]
 pub(super) struct SendLog {
     first: Seq,
     log: VecDeque<(Instant, Duration)>,
@@ -50,6 +51,24 @@ impl SendLog {
         }
         self.log.push_back((now, lease));
         self.first + self.log.len() as u64 - 1
+    }
+
+    /// Moves the state: see [`crate::cluster::normal`].
+    pub(super) fn shift(&mut self, shift: &Shift, me: Member) {
+        self.first = shift.seq(me, self.first);
+        self.log.iter_mut().for_each(|(at, _)| *at = shift.at(*at));
+    }
+
+    /// The first number that may still extend a lease.
+    pub(super) fn first_of_use(&self, now: Instant) -> Seq {
+        self.first + self.log.iter().take_while(|(at, lease)| now >= *at + *lease).count() as u64
+    }
+
+    /// Forgets what is before this number.
+    pub(super) fn forget(&mut self, before: Seq) {
+        while self.first < before && self.log.pop_front().is_some() {
+            self.first += 1;
+        }
     }
 
     /// The number that the next datagram will have.
