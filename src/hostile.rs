@@ -21,8 +21,8 @@
 use crate::{
     admin::api::{SetStandby, Switchover},
     cluster::{
-        Action, Command, Engine, Envelope, GroupName, Identity, Incarnation, Input, Intent, Member, Memory, Message,
-        Name, Report, Secret, SecretHash, Sessions, Setup, Timing, Witness, WitnessAction,
+        Action, Command, Engine, Envelope, GroupName, GroupSetup, Identity, Incarnation, Input, Intent, Member, Memory,
+        Message, Name, Report, Secret, SecretHash, Sessions, Setup, Timing, Witness, WitnessAction,
     },
     config::{self, Machine, Scene},
     limits::{DATAGRAM_BYTES_MAX, GROUPS_MAX, INTERVAL_DEFAULT, LEASE_DEFAULT},
@@ -118,7 +118,10 @@ fn secret(member: Member) -> Secret {
 }
 
 fn engine(member: Member, now: Instant) -> Engine {
-    let group = |text| Name::new(text).ok().map(|name: GroupName| (name, Member::First));
+    let group = |text| {
+        let name: Option<GroupName> = Name::new(text).ok();
+        name.map(|name| GroupSetup { name, prefer: Member::First, addresses: Vec::new() })
+    };
     let hash: fn(&Secret) -> SecretHash = hash_secret;
     let mut engine = Engine::new(
         now,

@@ -75,8 +75,8 @@ pub const GATEWAYS_MAX: usize = 8;
 pub const GROUPS_MAX: usize = 16;
 /// Longest name of a node, group, cluster, in bytes.
 pub const NAME_BYTES_MAX: usize = 32;
-/// Most virtual addresses of one group.
-pub const VIPS_PER_GROUP_MAX: usize = 32;
+/// Most virtual addresses of one cluster: the heartbeat of a node that owns all of them names each, in one datagram.
+pub const VIPS_MAX: usize = 32;
 /// Most links to one peer.
 pub const LINKS_MAX: usize = 8;
 /// Most clusters that one witness serves.

@@ -580,8 +580,16 @@ mod tests {
 
     fn ask(arbiter: &mut Arbiter, now: Instant, group: &str) -> Answer {
         let hold = Duration::from_millis(550);
-        let request =
-            Request { seq: 1, group: name(group), term: Term(2), hold, hash: None, secrets: Vec::new(), fit: true };
+        let request = Request {
+            seq: 1,
+            group: name(group),
+            term: Term(2),
+            hold,
+            hash: None,
+            secrets: Vec::new(),
+            fit: true,
+            addresses: Vec::new(),
+        };
         match arbiter.said(now, &Message::PreVote(request)) {
             Some(Message::PreVoteAnswer(answer)) => answer,
             other => panic!("no answer: {other:?}"),

@@ -3,7 +3,7 @@
 
 use super::message::{Ack, AckLine, Answer, Fitness, Heartbeat, Recall, Request};
 use super::name::{GroupName, Member, Secret, SecretHash, Term};
-use super::voter::{Identity, Memory, Refusal, Ruling, VoteTerms, Voter};
+use super::voter::{Bid, Identity, Memory, Refusal, Ruling, Voter};
 use crate::limits::MEMORIES_MAX;
 use crate::time::{Duration, Instant};
 use std::collections::BTreeMap;
@@ -96,7 +96,8 @@ impl Desk {
         self.told(from.member, heartbeat.recall);
         let mut groups = Vec::with_capacity(heartbeat.groups.len());
         for line in heartbeat.groups.iter().take(MEMORIES_MAX) {
-            let verdict = line.owned.and_then(|term| self.voter.claim(now, from, line.name, term, heartbeat.hold));
+            let bid = |term| Bid { group: line.name, term, hold: heartbeat.hold, addresses: &line.addresses };
+            let verdict = line.owned.and_then(|term| self.voter.claim(now, from, &bid(term)));
             let wanted =
                 self.wanted.get(&line.name).is_some_and(|(who, at)| *who != from.member && now.since(*at) < WANTED);
             groups.push(AckLine { name: line.name, highest: self.voter.highest(line.name), verdict, wanted });
@@ -115,11 +116,7 @@ impl Desk {
     /// How would a vote go?
     pub fn pre_vote(&mut self, now: Instant, from: Identity, request: &Request) -> Answer {
         self.learn(&request.secrets);
-        let ruling = if self.failed {
-            Err(Refusal::Silent)
-        } else {
-            self.voter.would_vote(now, from, request.group, request.term)
-        };
+        let ruling = if self.failed { Err(Refusal::Silent) } else { self.voter.would_vote(now, from, &request.bid()) };
         if ruling == Err(Refusal::Bound) {
             self.note_wanted(now, from, request);
         }
@@ -137,9 +134,8 @@ impl Desk {
             self.voter.expect_hold(request.hold);
             return None;
         }
-        let terms = VoteTerms { hold: request.hold, busy: self.busy() };
-        let ruling = self.voter.vote(now, from, request.group, request.term, terms);
-        match ruling {
+        let busy = self.busy();
+        match self.voter.vote(now, from, &request.bid(), busy) {
             Ruling::Persist => {
                 self.begin(Purpose::Grant(from, Box::new(request.clone())));
                 planted!(AnswerBeforePersist).then(|| self.answer(now, from, request, true))
@@ -153,9 +149,9 @@ impl Desk {
                 self.note_wanted(now, from, request);
                 Some(self.answer(now, from, request, false))
             }
-            Ruling::No(Refusal::Silent | Refusal::Voted | Refusal::Over | Refusal::Full | Refusal::Senseless) => {
-                Some(self.answer(now, from, request, false))
-            }
+            Ruling::No(
+                Refusal::Silent | Refusal::Taken | Refusal::Voted | Refusal::Over | Refusal::Full | Refusal::Senseless,
+            ) => Some(self.answer(now, from, request, false)),
         }
     }
 
@@ -245,7 +241,8 @@ impl Desk {
             granted,
             highest: self.voter.highest(request.group),
             released: None,
-            bound: self.voter.bound_elsewhere(now, request.group, from.incarnation).is_some(),
+            bound: self.voter.bound_elsewhere(now, request.group, from.incarnation).is_some()
+                || self.voter.taken(now, from.incarnation, request.group, &request.addresses),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the engines say to each other. What is said to one member at one instant travels in one datagram.
 
-use super::name::{GroupName, Incarnation, Secret, SecretHash, Term};
+use super::name::{AddressMark, GroupName, Incarnation, Secret, SecretHash, Term};
+use super::voter::Bid;
 use crate::time::Duration;
 use serde::{Deserialize, Serialize};
 
@@ -86,7 +87,7 @@ pub struct Heartbeat {
 }
 
 /// What one node says of one group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct GroupLine {
     /// The group.
     pub name: GroupName,
@@ -98,6 +99,8 @@ pub struct GroupLine {
     pub released: Option<Term>,
     /// The highest term that the sender has heard of.
     pub highest: Term,
+    /// The addresses of the group, if the sender owns it.
+    pub addresses: Vec<AddressMark>,
 }
 
 /// What memory a voter has of its promises.
@@ -111,6 +114,14 @@ pub enum Recall {
     LostBlank,
     /// Its memory is missing.
     Lost,
+}
+
+impl Request {
+    /// What is asked for.
+    #[must_use]
+    pub fn bid(&self) -> Bid<'_> {
+        Bid { group: self.group, term: self.term, hold: self.hold, addresses: &self.addresses }
+    }
 }
 
 impl Recall {
@@ -177,6 +188,8 @@ pub struct Request {
     pub secrets: Vec<Secret>,
     /// The candidate is fit (an unfit one asks only when nobody else does).
     pub fit: bool,
+    /// The addresses of the group.
+    pub addresses: Vec<AddressMark>,
 }
 
 /// The answer to a request.
@@ -194,6 +207,6 @@ pub struct Answer {
     pub highest: Term,
     /// The last term in which the voter itself owned the group, and gave it up.
     pub released: Option<Term>,
-    /// A promise to somebody else runs.
+    /// A promise to somebody else runs, for the group or for one of its addresses.
     pub bound: bool,
 }

@@ -81,13 +81,13 @@ pub mod voter;
 pub mod witness;
 
 pub use arbiter::{Arbiter, Errand, Fact, OffBy, Rules, Sight, Stand, Way};
-pub use engine::{Engine, Setup, View};
+pub use engine::{Engine, GroupSetup, Setup, View};
 pub use event::{Cause, Event};
 pub use input::{Action, Command, CommandId, CommandRefusal, Input};
 pub use intent::{Intent, Intents, Layers, Report};
 pub use message::{Envelope, Fitness, Message};
-pub use name::{GroupName, Incarnation, Member, Name, STATE_GROUP, Secret, SecretHash, Term};
+pub use name::{AddressMark, GroupName, Incarnation, Member, Name, STATE_GROUP, Secret, SecretHash, Term};
 pub use session::{Sessions, Verdict};
 pub use timing::Timing;
-pub use voter::{Identity, Memory, Voter};
+pub use voter::{Bid, Identity, Memory, Voter};
 pub use witness::{Witness, WitnessAction};

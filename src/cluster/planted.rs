@@ -58,11 +58,13 @@ pub enum Planted {
     SilenceByPresentLease,
     /// An acknowledgement extends by the lease of now, not by that of the heartbeat.
     AckByNewLease,
+    /// A promise binds a group by its name, and its addresses for nobody.
+    AddressesFree,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::OwnVoterFree,
         Self::CampaignInSilence,
         Self::LeaseFromAck,
@@ -88,6 +90,7 @@ impl Planted {
         Self::NoGateSameHold,
         Self::SilenceByPresentLease,
         Self::AckByNewLease,
+        Self::AddressesFree,
     ];
 }
 

@@ -1,15 +1,16 @@
 //! What a vote binds. Both nodes and the witness run this one type; an owner's own voter is bound too.
 //!
-//! Rule: at most one promise per group at any moment, to one incarnation of one node, until an instant on this
-//! machine's clock. Three things end it: its time; a release that names its incarnation and term; the secret of its
+//! Rule: at most one promise per group and per address at any moment, to one incarnation of one node, until an instant on
+//! this machine's clock. An address counts wherever it is configured: one that was moved to another group in one node's
+//! file only is still bound by the other node's. Three things end it: its time; a release that names its incarnation and term; the secret of its
 //! hash. Not a higher term, not a refusal, not a new configuration.
 //!
 //! Not here: when to ask for votes (`engine`), the disk (the caller persists [`Memory`] and says when it is done).
 
 use super::message::{AckVerdict, Recall};
-use super::name::{GroupName, Incarnation, Member, SecretHash, Term};
+use super::name::{AddressMark, GroupName, Incarnation, Member, SecretHash, Term};
 use super::normal::Shift;
-use crate::limits::{HOLD_MAX, MEMORIES_MAX};
+use crate::limits::{HOLD_MAX, MEMORIES_MAX, VIPS_MAX};
 use crate::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
@@ -64,6 +65,8 @@ pub struct Promise {
 #[derive(Debug, Clone, Hash, Default)]
 struct Ballot {
     promise: Option<Promise>,
+    /// The addresses that the promise is for.
+    addresses: Vec<AddressMark>,
     highest: Term,
     voted: Term,
     voted_for: Option<Member>,
@@ -118,6 +121,8 @@ pub enum Refusal {
     Silent,
     /// A promise to another incarnation runs.
     Bound,
+    /// One of the addresses is promised to another incarnation, as part of another group.
+    Taken,
     /// It has voted in this term, or a higher one.
     Voted,
     /// The asking incarnation is dead, or has released the term.
@@ -295,26 +300,25 @@ impl Voter {
     }
 
     /// A claim in a heartbeat: promise until `now + hold`, or refuse. `None`: no answer can be given yet.
-    pub fn claim(
-        &mut self,
-        now: Instant,
-        from: Identity,
-        group: GroupName,
-        term: Term,
-        hold: Duration,
-    ) -> Option<AckVerdict> {
-        match self.may_promise(now, from, group, term, hold) {
+    pub fn claim(&mut self, now: Instant, from: Identity, bid: &Bid<'_>) -> Option<AckVerdict> {
+        let Bid { group, term, hold, .. } = *bid;
+        match self.may_promise(now, from, bid) {
             Ok(()) => {}
             Err(Refusal::Bound) => {
                 let bound = self.promise(now, group).map_or(Term(0), |p| p.term);
                 return Some(AckVerdict::Refused(term, bound));
             }
             Err(Refusal::Over) => return Some(AckVerdict::Refused(term, self.highest(group).max(term))),
-            Err(Refusal::Silent | Refusal::Voted | Refusal::Unwritten | Refusal::Full | Refusal::Senseless) => {
-                return None;
-            }
+            Err(
+                Refusal::Silent
+                | Refusal::Taken
+                | Refusal::Voted
+                | Refusal::Unwritten
+                | Refusal::Full
+                | Refusal::Senseless,
+            ) => return None,
         }
-        self.bind(group, Promise { to: from, term, until: now + hold });
+        self.bind(group, Promise { to: from, term, until: now + hold }, bid.addresses);
         Some(AckVerdict::Promised(term))
     }
 
@@ -322,11 +326,12 @@ impl Voter {
     ///
     /// # Errors
     /// With the reason why it would be refused.
-    pub fn would_vote(&mut self, now: Instant, from: Identity, group: GroupName, term: Term) -> Result<(), Refusal> {
+    pub fn would_vote(&mut self, now: Instant, from: Identity, bid: &Bid<'_>) -> Result<(), Refusal> {
+        let Bid { group, term, .. } = *bid;
         if self.silent(now) {
             return Err(Refusal::Silent);
         }
-        self.may_promise(now, from, group, term, Duration::ZERO)?;
+        self.may_promise(now, from, &Bid { hold: Duration::ZERO, ..*bid })?;
         match self.ballots.get(&group) {
             Some(b) if term <= b.voted && !Self::same(b, from, term) => Err(Refusal::Voted),
             Some(_) | None => Ok(()),
@@ -335,19 +340,20 @@ impl Voter {
 
     /// A request for a vote. The promise starts here, on receipt; on [`Ruling::Persist`] the answer waits for the disk.
     /// `busy`: a write is under way, so only what was voted before can be answered.
-    pub fn vote(&mut self, now: Instant, from: Identity, group: GroupName, term: Term, terms: VoteTerms) -> Ruling {
-        if let Err(no) = self.would_vote(now, from, group, term) {
+    pub fn vote(&mut self, now: Instant, from: Identity, bid: &Bid<'_>, busy: bool) -> Ruling {
+        let Bid { group, term, hold, addresses } = *bid;
+        if let Err(no) = self.would_vote(now, from, bid) {
             return Ruling::No(no);
         }
         let again = self.ballots.get(&group).is_some_and(|b| Self::same(b, from, term));
-        if terms.hold > HOLD_MAX {
+        if hold > HOLD_MAX {
             return Ruling::No(Refusal::Senseless);
         }
-        self.expect_hold(terms.hold);
-        if (terms.busy && !again) || (again && terms.hold > self.hold_given && !terms.busy) {
+        self.expect_hold(hold);
+        if (busy && !again) || (again && hold > self.hold_given && !busy) {
             return Ruling::No(Refusal::Unwritten);
         }
-        self.bind(group, Promise { to: from, term, until: now + terms.hold });
+        self.bind(group, Promise { to: from, term, until: now + hold }, addresses);
         if again {
             return Ruling::Again;
         }
@@ -379,24 +385,18 @@ impl Voter {
     ///
     /// # Errors
     /// With what stands against it. Nothing is promised then.
-    pub fn promise_recorded(
-        &mut self,
-        now: Instant,
-        to: Identity,
-        group: GroupName,
-        term: Term,
-        hold: Duration,
-    ) -> Result<(), Refusal> {
-        self.may_promise(now, to, group, term, hold)?;
-        self.bind(group, Promise { to, term, until: now + hold });
+    pub fn promise_recorded(&mut self, now: Instant, to: Identity, bid: &Bid<'_>) -> Result<(), Refusal> {
+        self.may_promise(now, to, bid)?;
+        self.bind(bid.group, Promise { to, term: bid.term, until: now + bid.hold }, bid.addresses);
         Ok(())
     }
 
-    /// Promise ourselves, without asking: a candidate's own vote, and an owner's own lease.
+    /// Promise ourselves, without asking: a candidate's own vote, and an owner's own lease. The hold counts from `now`.
     ///
     /// # Errors
-    /// If a promise to somebody else runs.
-    pub fn promise_self(&mut self, now: Instant, group: GroupName, term: Term, until: Instant) -> Result<(), Refusal> {
+    /// If a promise to somebody else runs, for the group or for one of its addresses.
+    pub fn promise_self(&mut self, now: Instant, bid: &Bid<'_>) -> Result<(), Refusal> {
+        let Bid { group, term, hold, addresses } = *bid;
         if planted!(OwnVoterFree) {
             return Ok(());
         }
@@ -404,8 +404,20 @@ impl Voter {
             return Err(Refusal::Bound);
         }
         let me = self.me;
-        self.bind(group, Promise { to: me, term, until });
+        if self.taken(now, me.incarnation, group, addresses) {
+            return Err(Refusal::Taken);
+        }
+        self.bind(group, Promise { to: me, term, until: now + hold }, addresses);
         Ok(())
+    }
+
+    /// One of these addresses is promised to somebody else than `who`, as part of another group.
+    #[must_use]
+    pub fn taken(&self, now: Instant, who: Incarnation, group: GroupName, addresses: &[AddressMark]) -> bool {
+        let others = self.ballots.iter().filter(|(name, _)| **name != group && !planted!(AddressesFree));
+        others
+            .filter(|(_, b)| b.promise.is_some_and(|p| now < p.until && p.to.incarnation != who))
+            .any(|(_, b)| b.addresses.iter().any(|address| addresses.contains(address)))
     }
 
     /// `incarnation` says that it has let go of the group in this term, addresses gone. That ends what it was promised
@@ -495,14 +507,8 @@ impl Voter {
         }
     }
 
-    fn may_promise(
-        &mut self,
-        now: Instant,
-        from: Identity,
-        group: GroupName,
-        term: Term,
-        hold: Duration,
-    ) -> Result<(), Refusal> {
+    fn may_promise(&mut self, now: Instant, from: Identity, bid: &Bid<'_>) -> Result<(), Refusal> {
+        let Bid { group, term, hold, addresses } = *bid;
         if hold > HOLD_MAX || !term.belongs_to(from.member) {
             return Err(Refusal::Senseless);
         }
@@ -515,6 +521,9 @@ impl Voter {
         if self.bound_elsewhere(now, group, from.incarnation).is_some() {
             return Err(Refusal::Bound);
         }
+        if self.taken(now, from.incarnation, group, addresses) {
+            return Err(Refusal::Taken);
+        }
         if hold > self.hold_given {
             self.hold_wanted = self.hold_wanted.max(hold);
             // Without any memory on the disk the next life is silent for the longest hold of all.
@@ -526,8 +535,12 @@ impl Voter {
     }
 
     /// The later of the old and the new end: a promise is never shortened.
-    fn bind(&mut self, group: GroupName, new: Promise) {
+    fn bind(&mut self, group: GroupName, new: Promise, addresses: &[AddressMark]) {
         let Some(ballot) = self.ballot(group) else { return };
+        if ballot.addresses != addresses {
+            // No life changes its addresses, so these are a new one's: the old promise is over.
+            ballot.addresses = addresses.iter().copied().take(VIPS_MAX).collect();
+        }
         let (until, term) = match ballot.promise {
             Some(old) if old.to.incarnation == new.to.incarnation && !planted!(PromiseShortened) => {
                 (old.until.max(new.until), old.term.max(new.term))
@@ -561,11 +574,15 @@ impl Voter {
     }
 }
 
-/// What a vote request asks for, and whether the disk is free.
+/// What a promise is asked for.
 #[derive(Debug, Clone, Copy)]
-pub struct VoteTerms {
-    /// How long to promise.
+pub struct Bid<'a> {
+    /// The group.
+    pub group: GroupName,
+    /// In which term.
+    pub term: Term,
+    /// For how long.
     pub hold: Duration,
-    /// A write is under way.
-    pub busy: bool,
+    /// The addresses of the group, as the bidder's configuration has them.
+    pub addresses: &'a [AddressMark],
 }

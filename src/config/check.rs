@@ -210,6 +210,15 @@ fn interface(report: &mut Report, vip: &super::draft::Vip, machine: &dyn Machine
 
 fn vips(report: &mut Report, draft: &Draft) {
     let all: Vec<_> = draft.groups.iter().flat_map(|group| &group.vips).collect();
+    if let Some(vip) = all.get(limits::VIPS_MAX) {
+        let line = vip.address.map_or(0, |address| address.line);
+        let what = format!("this is one of {} addresses", all.len());
+        report.fault(
+            line,
+            &vip.place,
+            wrong(what, format!("write at most {} in all groups together", limits::VIPS_MAX)),
+        );
+    }
     let members: Vec<&Member> = draft.nodes.iter().chain(&draft.witness).collect();
     for (at, vip) in all.iter().enumerate() {
         let Some(address) = vip.address else { continue };

@@ -235,7 +235,7 @@ fn read_group(report: &mut Report, mut section: Section<'_>) -> Group {
     let name = section.parsed(report, "name", address::name);
     section.missing(report, "name", "write name = \"web\"");
     let prefer = section.parsed(report, "prefer", address::name);
-    let vips = section.sections(report, "vip", limits::VIPS_PER_GROUP_MAX);
+    let vips = section.sections(report, "vip", limits::VIPS_MAX);
     if vips.is_empty() {
         let help = "write vip = [{ address = \"192.0.2.10/24\", interface = \"eth0\" }]";
         report.fault(section.line, &section.place, wrong("has no vip: nothing would move", help));

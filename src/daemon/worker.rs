@@ -14,10 +14,10 @@ use super::{
 use crate::{
     admin, clock,
     cluster::{
-        Command, Engine, GroupName, Identity as Life, Input, Intent, Layers, Member, Memory, Name, Report, STATE_GROUP,
-        Setup, Timing,
+        AddressMark, Command, Engine, GroupName, GroupSetup, Identity as Life, Input, Intent, Layers, Member, Memory,
+        Name, Report, STATE_GROUP, Setup, Timing,
     },
-    config::{Config, GateMode},
+    config::{Config, GateMode, values},
     driver::{self, DriverHandle, Farewell, Hands, Links, Note},
     limits::{DRAIN_DEFAULT, DRAIN_YOUNG, NOTES_QUEUE_MAX},
     replicate::{self, Dial, Link, Role, State, StateConfig, StateHandle, Tls},
@@ -313,8 +313,14 @@ fn setup(config: &Config, me: Life, memory: Option<Memory>, layers: Layers) -> S
         GateMode::On if layers.gate => Timing::new(config.cluster.lease, config.cluster.interval),
         GateMode::On | GateMode::Off => Timing::without_gate(config.cluster.lease, config.cluster.interval),
     };
-    let mut groups: Vec<(GroupName, Member)> = config.groups.iter().map(|g| (g.name, g.prefer)).collect();
-    groups.push((state_group(), groups.first().map_or(Member::First, |g| g.1)));
+    let group = |g: &values::Group| GroupSetup {
+        name: g.name,
+        prefer: g.prefer,
+        addresses: g.vips.iter().map(|vip| AddressMark::of(vip.address.addr())).collect(),
+    };
+    let mut groups: Vec<GroupSetup> = config.groups.iter().map(group).collect();
+    let prefer = groups.first().map_or(Member::First, |g| g.prefer);
+    groups.push(GroupSetup { name: state_group(), prefer, addresses: Vec::new() });
     let drain = if config.cluster.drain.is_zero() { DRAIN_DEFAULT } else { config.cluster.drain };
     let seed = u64::from_le_bytes(trust::random());
     Setup { me, timing, groups, drain, config: digest(config), hash: trust::hash_secret, seed, memory }

@@ -4,7 +4,8 @@ use crate::state::{Brain, Flying, Kernel, Machine, NOW, Packet, Seen, Spent, Sta
 use hawser::cluster::normal::Shift;
 use hawser::cluster::witness::WitnessAction;
 use hawser::cluster::{
-    Action, Command, Engine, Input, Intent, Member, Memory, Message, Report, Secret, SecretHash, Setup, Timing, Witness,
+    Action, Command, Engine, GroupSetup, Input, Intent, Member, Memory, Message, Report, Secret, SecretHash, Setup,
+    Timing, Witness,
 };
 use hawser::limits::GUARD;
 use hawser::time::Duration;
@@ -88,7 +89,7 @@ impl Bounds {
             let setup = Setup {
                 me,
                 timing: self.timing,
-                groups: vec![(web(), Member::First)],
+                groups: vec![GroupSetup { name: web(), prefer: Member::First, addresses: Vec::new() }],
                 drain: Duration::ZERO,
                 config: 1,
                 hash,

@@ -1,6 +1,6 @@
 //! Random faults from a seed.
 
-use crate::world::{Chance, Fault, MS, NODES, Network, Part, Plan, World};
+use crate::world::{Chance, Fault, MS, NODES, Network, Part, Plan, Third, World};
 use hawser::cluster::{Fitness, Member, Timing};
 use hawser::time::Duration;
 
@@ -40,6 +40,7 @@ pub(crate) fn world(seed: u64) -> (World, bool) {
         };
         lost |= one(&mut world, &mut chance, at, lasts, lost);
     }
+    swap(&mut world, seed);
     heal(&mut world);
     (world, lost)
 }
@@ -193,6 +194,24 @@ fn cut_off_then(world: &mut World, chance: &mut Chance, at: u64) {
     for (a, b) in [(node, last), (last, node)] {
         world.at(cut, Fault::Cut(a, b));
         world.at(end, Fault::Heal(a, b));
+    }
+}
+
+/// The nodes' configurations disagree for a while on which of two groups has which address.
+fn swap(world: &mut World, seed: u64) {
+    let mut chance = Chance(seed ^ 0x7377_6170);
+    // An etcd has a record for each group, and does not know their addresses.
+    if world.plan.groups.len() < 2 || world.plan.third != Third::Witness || chance.per_mille(500) {
+        return;
+    }
+    let node = chance.pick(&NODES);
+    let first = chance.between(200, 5_000) * MS;
+    let second = first + chance.between(100, 2_500) * MS;
+    world.at(first, Fault::Swap(node, true));
+    for node in NODES {
+        let back = chance.per_mille(500);
+        world.at(second, Fault::Swap(node, back));
+        world.at(TROUBLE, Fault::Swap(node, false));
     }
 }
 

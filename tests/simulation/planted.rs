@@ -50,6 +50,7 @@ fn finder(fault: Planted) -> Scenario {
             "voter_restarted_with_a_shorter_lease_is_silent_for_the_longest_promise",
             s::restarted_with_a_shorter_lease,
         ),
+        Planted::AddressesFree => ("vip_changes_group_one_node_away", s::moved_address),
         Planted::AckByNewLease => ("lease_500_to_100_and_1000_mid_partition", s::lease_changes),
     }
 }

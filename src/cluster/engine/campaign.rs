@@ -164,7 +164,7 @@ impl Engine {
         // The lease that may come of it is a promise of our own voter: a next life must be silent for as long.
         self.desk.voter.expect_hold(self.setup.timing.hold());
         let fine = self.desk.voter.record_vote(self.now, me, name, term).is_ok()
-            && self.desk.voter.promise_self(self.now, name, term, until).is_ok();
+            && self.promise_self(name, term, until).is_ok();
         let now = self.now;
         let Some(group) = self.groups.get_mut(&name) else { return };
         group.free_since = None;
@@ -296,8 +296,7 @@ impl Engine {
     /// The lease counts from the send time of the very request that was granted.
     pub(super) fn win(&mut self, by: Member, name: GroupName, term: Term, (end, cause): (Instant, Cause)) {
         if self.now + self.setup.timing.let_go() >= end
-            || (self.desk.voter.promise_self(self.now, name, term, end + self.setup.timing.linger).is_err()
-                && !planted!(LateGrantCounts))
+            || (self.promise_self(name, term, end + self.setup.timing.linger).is_err() && !planted!(LateGrantCounts))
         {
             return;
         }

@@ -20,9 +20,9 @@ use super::event::{Cause, Event};
 use super::input::{Action, Input};
 use super::intent::{Intents, Report};
 use super::message::{Fitness, Recall};
-use super::name::{GroupName, Member, STATE_GROUP, Secret, SecretHash, Term};
+use super::name::{AddressMark, GroupName, Member, STATE_GROUP, Secret, SecretHash, Term};
 use super::timing::Timing;
-use super::voter::{Identity, Memory, Voter};
+use super::voter::{Bid, Identity, Memory, Refusal, Voter};
 use crate::time::{Duration, Instant};
 use group::{Group, Role};
 use std::collections::{BTreeMap, VecDeque};
@@ -43,8 +43,8 @@ pub struct Setup {
     pub me: Identity,
     /// Lease and interval.
     pub timing: Timing,
-    /// The groups, and the node that each prefers.
-    pub groups: Vec<(GroupName, Member)>,
+    /// The groups, what serves clients first.
+    pub groups: Vec<GroupSetup>,
     /// How long a planned move waits for requests in flight.
     pub drain: Duration,
     /// Digest of what both nodes must have alike in their configurations.
@@ -55,6 +55,17 @@ pub struct Setup {
     pub seed: u64,
     /// What the voter remembers of earlier lives.
     pub memory: Option<Memory>,
+}
+
+/// A group, as the configuration of this node has it.
+#[derive(Debug, Clone, Hash)]
+pub struct GroupSetup {
+    /// Its name.
+    pub name: GroupName,
+    /// The node that it prefers.
+    pub prefer: Member,
+    /// Its addresses.
+    pub addresses: Vec<AddressMark>,
 }
 
 /// The engine of a node.
@@ -93,7 +104,7 @@ impl Engine {
         let voter = Voter::new(now, setup.me, setup.memory.clone());
         #[cfg(feature = "planted")]
         let voter = voter.planted_silence(now + setup.timing.hold());
-        let groups = setup.groups.iter().map(|(name, prefer)| (*name, Group::new(*name, *prefer, now))).collect();
+        let groups = setup.groups.iter().map(|group| (group.name, Group::new(group, now))).collect();
         Self {
             desk: Desk::new(voter, setup.hash),
             remotes: Default::default(),
@@ -200,7 +211,7 @@ impl Engine {
         self.due = Instant::NEVER;
         self.advance_timing();
         // In the order of the configuration: what serves clients comes before the state.
-        let names: Vec<GroupName> = self.setup.groups.iter().map(|(name, _)| *name).collect();
+        let names: Vec<GroupName> = self.setup.groups.iter().map(|group| group.name).collect();
         for name in &names {
             self.advance_tenure(*name);
         }
@@ -223,6 +234,13 @@ impl Engine {
             self.desk.voter.expect_hold(timing.hold());
             self.desk.want_memory();
         }
+    }
+
+    /// Our own voter is bound to us for a group, until then.
+    fn promise_self(&mut self, name: GroupName, term: Term, until: Instant) -> Result<(), Refusal> {
+        let addresses = self.groups.get(&name).map_or(&[][..], |g| &g.addresses);
+        let bid = Bid { group: name, term, hold: self.now.until(until), addresses };
+        self.desk.voter.promise_self(self.now, &bid)
     }
 
     fn wake_at(&mut self, at: Instant) {

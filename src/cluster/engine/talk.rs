@@ -132,7 +132,8 @@ impl Engine {
                     Role::Standby | Role::PreVote(_) | Role::Candidate(_) | Role::Taking(_) => (None, false),
                 };
                 let highest = self.desk.voter.highest(g.name);
-                GroupLine { name: g.name, owned, witnessed, released: g.released, highest }
+                let addresses = if owned.is_some() { g.addresses.clone() } else { Vec::new() };
+                GroupLine { name: g.name, owned, witnessed, released: g.released, highest, addresses }
             })
             .collect();
         Heartbeat {
@@ -257,7 +258,7 @@ impl Engine {
             standby: heartbeat.standby,
             config: heartbeat.config,
             recall: heartbeat.recall,
-            lines: heartbeat.groups.iter().take(MEMORIES_MAX).map(|l| (l.name, *l)).collect(),
+            lines: heartbeat.groups.iter().take(MEMORIES_MAX).map(|l| (l.name, l.clone())).collect(),
         });
         self.send(from.member, Message::Ack(ack));
         self.fall_into_step();
@@ -353,6 +354,7 @@ impl Engine {
             hash: self.setup.me.hash,
             secrets: self.secrets.iter().copied().collect(),
             fit: self.fitness() == Fitness::Fit,
+            addresses: self.groups.get(&group).map(|g| g.addresses.clone()).unwrap_or_default(),
         }
     }
 

@@ -58,7 +58,7 @@ impl Engine {
         owner.witnessed |= by == Member::Witness;
         owner.end = owner.end.max(end);
         let end = owner.end + self.setup.timing.linger;
-        if self.desk.voter.promise_self(self.now, name, term, end).is_err() && !planted!(EndedLeaseRevived) {
+        if self.promise_self(name, term, end).is_err() && !planted!(EndedLeaseRevived) {
             self.lose(name, Cause::LeaseExpired);
         }
     }
@@ -278,7 +278,9 @@ impl Engine {
             return;
         };
         self.desk.voter.expect_hold(request.hold);
-        if busy || self.desk.voter.record_vote(now, from, name, request.term).is_err() {
+        // With another configuration than ours the peer may want an address that we hold as part of another group.
+        let taken = self.desk.voter.taken(now, from.incarnation, name, &request.addresses);
+        if busy || taken || self.desk.voter.record_vote(now, from, name, request.term).is_err() {
             return;
         }
         if let Some(stage) = self.stage(name) {
@@ -312,7 +314,7 @@ impl Engine {
         group.handed_over = Some((request.term, self.now));
         group.free_since = None;
         self.desk.voter.release(name, self.setup.me.incarnation, owner.term);
-        let granted = self.desk.voter.promise_recorded(self.now, to, name, request.term, request.hold).is_ok();
+        let granted = self.desk.voter.promise_recorded(self.now, to, &request.bid()).is_ok();
         let answer = Answer {
             seq: request.seq,
             group: name,

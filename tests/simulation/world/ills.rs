@@ -63,6 +63,12 @@ impl World {
                 self.machines[who.index()].timing = timing;
                 self.deliver_input(who, Input::Timing(timing));
             }
+            Fault::Swap(who, swapped) => {
+                self.machines[who.index()].swapped = swapped;
+                if self.machines[who.index()].swapped_here != swapped {
+                    self.kill_worker(who);
+                }
+            }
             Fault::Slow(from, to, by) => {
                 self.slow.insert((from, to), by);
             }
@@ -152,6 +158,11 @@ impl World {
         if machine.suspended_at.is_none() && machine.worker.as_ref().is_some_and(|w| !w.frozen) {
             self.tell(who, now, input);
         }
+    }
+
+    /// An operator's command.
+    pub(crate) fn command(&mut self, who: Member, command: Command) {
+        self.deliver_input(who, Input::Command(3, command));
     }
 
     pub(super) fn kill_worker(&mut self, who: Member) {

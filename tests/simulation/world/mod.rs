@@ -77,6 +77,14 @@ pub(crate) fn with_each_seed(scenario: fn() -> Result<(), String>) -> Result<(),
     })
 }
 
+/// Where an address is when the first two are swapped: which group has it, and which address a group has.
+fn placed(number: usize, swapped: bool) -> usize {
+    match number {
+        0 | 1 if swapped => 1 - number,
+        other => other,
+    }
+}
+
 /// What a world is made with.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
@@ -195,6 +203,9 @@ pub(crate) enum Fault {
     Rate(Member, i64),
     /// The configuration of one node says so from now on.
     Timing(Member, Timing),
+    /// This node is started again with a configuration that has the addresses of the first two groups the other way round
+    /// (or as at first).
+    Swap(Member, bool),
     /// Datagrams on this way take so much longer.
     Slow(Member, Member, u64),
     /// Locks inside the kernel hold up each call for so long.
@@ -319,6 +330,9 @@ pub(crate) struct Machine {
     carrier: bool,
     standby: bool,
     asleep: VecDeque<Happening>,
+    /// Its configuration has the addresses of the first two groups the other way round; and its worker read it so.
+    swapped: bool,
+    swapped_here: bool,
 }
 
 /// A lease that some life was given, whether it lives or not.
@@ -387,6 +401,8 @@ impl World {
             carrier: true,
             standby: false,
             asleep: VecDeque::new(),
+            swapped: false,
+            swapped_here: false,
         });
         let mut world = Self {
             now: 0,
@@ -513,16 +529,26 @@ impl World {
         None
     }
 
+    /// Who answers for the addresses that it has for this group.
     pub(crate) fn answering(&self, group: GroupName) -> Vec<Member> {
-        NODES
-            .into_iter()
-            .filter(|m| {
-                let machine = &self.machines[m.index()];
-                machine.powered
-                    && machine.suspended_at.is_none()
-                    && machine.kernel.answers(group, machine.clock.jiffies(self.now))
-            })
-            .collect()
+        NODES.into_iter().filter(|node| self.answers(*node, group)).collect()
+    }
+
+    /// Who answers for this address, whichever group it is part of there.
+    fn answering_for(&self, address: usize) -> Vec<Member> {
+        let has = |node: &Member| {
+            let number = placed(address, self.machines[node.index()].swapped_here);
+            let Some((group, _)) = self.plan.groups.get(number).copied() else { return false };
+            self.answers(*node, group) && !arbiter::is_invisible(self.plan.local, group)
+        };
+        NODES.into_iter().filter(has).collect()
+    }
+
+    fn answers(&self, node: Member, group: GroupName) -> bool {
+        let machine = &self.machines[node.index()];
+        machine.powered
+            && machine.suspended_at.is_none()
+            && machine.kernel.answers(group, machine.clock.jiffies(self.now))
     }
 
     pub(crate) fn engine(&self, of: Member) -> Option<&Engine> {
@@ -580,7 +606,7 @@ impl World {
         let local = self.plan.local;
         let visible = self.plan.groups.iter().map(|g| g.0).filter(|group| !arbiter::is_invisible(local, *group));
         let groups: Vec<GroupName> = visible.collect();
-        let double = groups.iter().any(|g| self.answering(*g).len() > 1);
+        let double = (0..self.plan.groups.len()).any(|number| self.answering_for(number).len() > 1);
         if let Some(since) = self.double_since {
             self.double_ns += self.now - since;
             self.double_since = None;
