@@ -8,8 +8,9 @@
 //!
 //! 1. **A voter has one promise per group**, to one life of one node, until a moment on its own clock. Only time, a
 //!    release that names life and term, or the secret whose hash it carries ends it: not a higher term, not a refusal.
+//!    It binds the addresses, too: one that another configuration has in another group is promised to nobody else.
 //!    (`late_release_of_an_earlier_term`, `old_secret_replayed_after_reelection`,
-//!    `lease_500_to_100_and_1000_mid_partition`)
+//!    `lease_500_to_100_and_1000_mid_partition`, `vip_changes_group_one_node_away`)
 //! 2. **An owner holds its own promise and one other voter's.** Two such pairs out of three share a voter, which would
 //!    have promised twice. An owner's own voter is bound as long as its lease, whoever renews it.
 //!    (`an_owners_own_voter_is_bound_too`, `two_groups_ack_for_one_only`)
