@@ -10,6 +10,7 @@
 //! | [`pki`]      | makes a cluster's CA, certificates and secrets (`hawser init`)      |
 //! | [`identity`] | loads what a node is from its folder                                |
 //! | [`tls`]      | mutual TLS 1.3 between the nodes                                    |
+//! | [`outside`]  | TLS with a server that is not of the cluster: an etcd               |
 //!
 //! # Threats
 //!
@@ -57,6 +58,7 @@
 
 pub mod identity;
 pub mod keyring;
+pub mod outside;
 pub mod pki;
 pub mod private;
 pub mod seal;
