@@ -133,6 +133,9 @@ impl Engine {
         self.worst_late = self.worst_late.max(late);
         if late > self.setup.timing.lease {
             self.lose_all(Cause::Froze);
+        } else if late > self.setup.timing.lease / 3 {
+            // The lease was survived; but the machine may have been moved to another port of its switch meanwhile.
+            self.announce_owned();
         }
         self.advance();
         self.take(input);
@@ -196,7 +199,7 @@ impl Engine {
 
     fn take_report(&mut self, report: Report) {
         match report {
-            Report::Held(..) | Report::Event(_) => {}
+            Report::Held(..) | Report::Claimed(_) | Report::Event(_) => {}
             Report::Gone(group) => self.gone(group),
             Report::Unable(why) => self.unable = self.desk.failed() || why.is_some(),
             Report::SupervisorGone => {

@@ -227,8 +227,8 @@ impl Engine {
         }
     }
 
-    /// A partition has healed: caches may hold what somebody else said meanwhile.
-    fn announce_owned(&mut self) {
+    /// A partition has healed, or this node stood still: caches may hold what somebody else said meanwhile.
+    pub(super) fn announce_owned(&mut self) {
         let owned: Vec<GroupName> =
             self.groups.values().filter(|g| matches!(g.role, Role::Owner(_))).map(|g| g.name).collect();
         self.out.extend(owned.into_iter().map(Action::Announce));
