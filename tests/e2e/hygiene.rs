@@ -3,6 +3,7 @@
 
 use super::{HAWSER, pairs::in_sandbox, until};
 use hawser::clock;
+use hawser::cluster::Timing;
 use hawser::demo::{
     app::App,
     cluster::{Cluster, GROUP, VIP, VIP_V6},
@@ -11,7 +12,7 @@ use hawser::demo::{
     observer::{Observer, Sighting},
     prober::{self, Outage, Prober},
 };
-use hawser::limits::LEASE_DEFAULT;
+use hawser::limits::{INTERVAL_DEFAULT, LEASE_DEFAULT};
 use hawser::time::Instant;
 use hawser::vip::{
     frames::announcements,
@@ -42,7 +43,8 @@ impl Rig {
         let folder = tempfile::tempdir().unwrap();
         let lab = Lab::new().unwrap();
         let app = App::start(lab.host(Host::App)).unwrap();
-        let cluster = Cluster::start(&lab, Path::new(HAWSER), folder.path(), (LEASE_DEFAULT, None)).unwrap();
+        let timing = Timing::new(LEASE_DEFAULT, INTERVAL_DEFAULT);
+        let cluster = Cluster::start(&lab, Path::new(HAWSER), folder.path(), (timing, None)).unwrap();
         let prober = Prober::start(lab.host(Host::Client), SocketAddr::from((VIP, 80))).unwrap();
         let observer = Observer::start(lab.host(Host::Observer), Host::Observer.mac(), VIP).unwrap();
         let rig = Self { prober, observer, cluster, _app: app, lab, begun: clock::now(), folder };

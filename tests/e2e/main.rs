@@ -8,6 +8,7 @@
 
 mod etcd;
 mod hygiene;
+mod links;
 mod pairs;
 
 use nix::sys::signal::{Signal, kill};

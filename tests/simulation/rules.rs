@@ -9,7 +9,7 @@ use hawser::cluster::{
     Action, AddressMark, Bid, Engine, Envelope, Event, GroupName, GroupSetup, Identity, Incarnation, Input, Member,
     Member::*, Memory, Message, Name, Secret, Setup, Term, Timing, Voter, Witness, WitnessAction,
 };
-use hawser::limits::{GROUPS_MAX, HOLD_MAX, LEASE_MAX, MEMORIES_MAX, VIPS_MAX};
+use hawser::limits::{GROUPS_MAX, HOLD_MAX, LEASE_MAX, LINKS_MAX, MEMORIES_MAX, VIPS_MAX};
 use hawser::time::{Duration, Instant};
 use hawser::trust::PAYLOAD_BYTES_MAX;
 
@@ -209,7 +209,8 @@ fn the_largest_heartbeat_fits_one_datagram() {
         ..heartbeat(&[], None)
     };
     let echo = Some(Incarnation(u128::MAX));
-    let envelope = Envelope { echo, voters: u32::MAX, messages: vec![Message::Heartbeat(heartbeat)] };
+    let heard = (0..LINKS_MAX).collect();
+    let envelope = Envelope { echo, voters: u32::MAX, heard, messages: vec![Message::Heartbeat(heartbeat)] };
     let bytes = postcard::to_stdvec(&envelope).unwrap().len();
     assert!(bytes <= PAYLOAD_BYTES_MAX, "{bytes}");
 }
