@@ -83,7 +83,12 @@ fn envelopes() -> Vec<Vec<u8>> {
     let messages = parts(&said).filter_map(|part| postcard::from_bytes(part.message).ok());
     let envelopes = messages.take(40).map(|message: Message| {
         let messages = vec![message.clone(), Message::Hello, message];
-        postcard::to_stdvec(&Envelope { echo: Some(Incarnation(7)), voters: 0, messages }).unwrap_or_default()
+        postcard::to_stdvec(&Envelope {
+            echo: Some(Incarnation(7)),
+            voters: crate::cluster::SetTag::default(),
+            messages,
+        })
+        .unwrap_or_default()
     });
     envelopes.collect()
 }
@@ -128,6 +133,7 @@ fn engine(member: Member, now: Instant) -> Engine {
             groups: ["web", "state"].into_iter().filter_map(group).collect(),
             drain: Duration::from_millis(100),
             config: 1,
+            wanted: crate::cluster::Members::Trio(crate::cluster::Third::None),
             hash,
             seed: 1,
             memory: Some(Memory::default()),
@@ -524,6 +530,7 @@ mod tests {
             Message::PreVote(request) => Some(Message::PreVoteAnswer(yes(request))),
             Message::Vote(request) => Some(Message::VoteAnswer(yes(request))),
             Message::Hello
+            | Message::Voters(_)
             | Message::Ack(_)
             | Message::PreVoteAnswer(_)
             | Message::VoteAnswer(_)

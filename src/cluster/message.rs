@@ -1,6 +1,7 @@
 //! What the engines say to each other. What is said to one member at one instant travels in one datagram.
 
 use super::name::{GroupName, Incarnation, Secret, SecretHash, Term};
+use super::voters::{SetTag, Stance};
 use crate::time::Duration;
 use serde::{Deserialize, Serialize};
 
@@ -9,8 +10,8 @@ use serde::{Deserialize, Serialize};
 pub struct Envelope {
     /// The incarnation of the receiver that the sender believes in. Without the right one nothing is delivered.
     pub echo: Option<Incarnation>,
-    /// Generation of the voter set; only equal ones count.
-    pub voters: u32,
+    /// The sender's voter set; only what was said in the same one counts.
+    pub voters: SetTag,
     /// The messages, in the order in which they were said.
     pub messages: Vec<Message>,
 }
@@ -49,6 +50,16 @@ pub enum Message {
         /// Even if the sender is unfit.
         force: bool,
     },
+    /// Where the sender stands in a change of voters; it counts between different sets, too.
+    Voters(Box<Stance>),
+}
+
+impl Message {
+    /// It has an effect although its sender stands in another voter set.
+    #[must_use]
+    pub const fn counts_between_sets(&self) -> bool {
+        matches!(self, Self::Voters(_))
+    }
 }
 
 /// How far a node can serve.

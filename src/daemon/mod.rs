@@ -13,6 +13,7 @@ mod notes;
 mod signals;
 mod third;
 mod tiebreak;
+mod voters;
 mod witness;
 mod worker;
 

@@ -1,5 +1,6 @@
 //! What the driver tells, on the control runtime: log and history.
 
+use super::voters;
 use crate::{
     clock,
     cluster::{Cause, Event, GroupName, Member, Name, Term},
@@ -77,16 +78,40 @@ fn tell(event: &Event, names: &Names, state: &StateHandle) {
         }
         Event::NotElected { group, term } => tracing::info!(%group, %term, "not elected; trying again"),
         Event::Recovered => tracing::info!("the voter's memory was had from the other members"),
+        Event::VotersChanged { generation, from, to } => {
+            let (from, to) = (voters::in_words(from, names), voters::in_words(to, names));
+            tracing::info!(generation, from, to, "voters changed");
+            let Ok(group) = Name::new("voters") else { return };
+            state.record_history(HistoryEntry {
+                at_unix_ms: unix_ms(),
+                node: names.of(names.me),
+                group,
+                from,
+                to,
+                cause: "voters_changed".to_owned(),
+                term: Term::default(),
+                after_ms: None,
+                text: format!("set {generation}"),
+            });
+        }
+        Event::RolledBack => tracing::error!(
+            "what this node remembers of votes is older than what its peer knows (a disk that was put back?): it counts as \
+             lost, and is had from the others"
+        ),
     }
+}
+
+fn unix_ms() -> u64 {
+    let now = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(0)
 }
 
 fn record(change: &Change, names: &Names, state: &StateHandle) {
     let after_ms = change.after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
     let Change { group, from, to, cause, term, .. } = *change;
     tracing::info!(%group, from, to, cause = cause.as_str(), %term, after_ms, "role changed");
-    let now = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
     state.record_history(HistoryEntry {
-        at_unix_ms: u64::try_from(now.as_millis()).unwrap_or(0),
+        at_unix_ms: unix_ms(),
         node: names.of(names.me),
         group,
         from: from.to_owned(),

@@ -5,9 +5,10 @@
 //! counter is new. The rest is counted.
 
 use super::sockets::Sockets;
+use super::third::Thirds;
 use super::{refused::Refusals, sockets};
 use crate::{
-    cluster::{Envelope, Identity, Incarnation, Member, Message, Secret, Sessions, Verdict},
+    cluster::{Envelope, Identity, Incarnation, Member, Message, Secret, Sessions, SetTag, Sets, Third, Verdict},
     config::Config,
     limits::{DATAGRAM_BYTES_MAX, GREETINGS_PER_SECOND_MAX},
     time::{Duration, Instant},
@@ -15,7 +16,7 @@ use crate::{
 };
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{SocketAddr, UdpSocket},
 };
 
 /// What came in and counts.
@@ -23,6 +24,8 @@ use std::{
 pub enum Arrival {
     /// Messages for the engine, said at one instant.
     Messages(Identity, Vec<Message>),
+    /// A life that is believed has said something in another voter set. What counts all the same is told.
+    Apart(Identity, Vec<Message>),
     /// Somebody's worker is dead, and here is the proof.
     Notice(Secret),
 }
@@ -39,8 +42,7 @@ pub struct Links {
     sockets: Sockets,
     /// Where the peer is reached, link by link; socket i sends to address i.
     peer: Vec<SocketAddr>,
-    /// Where the witness is reached, and by which socket: the kernel picks the way.
-    witness: Vec<(usize, SocketAddr)>,
+    thirds: Thirds,
     me: Member,
     life: Incarnation,
     cluster: crate::trust::ClusterId,
@@ -49,9 +51,8 @@ pub struct Links {
     from_peer: Opener,
     from_witness: Opener,
     sessions: Sessions,
-    voters: u32,
+    voters: SetTag,
     links: Vec<LinkState>,
-    witness_heard_at: Option<Instant>,
     greetings: (Instant, u32),
     refusals: Refusals,
     /// What was said to each member and is not sent yet.
@@ -63,7 +64,6 @@ pub struct Links {
 #[derive(Debug)]
 pub struct Bound {
     sockets: Vec<UdpSocket>,
-    witness: Vec<(usize, SocketAddr)>,
 }
 
 /// An address that cannot be had.
@@ -86,7 +86,7 @@ impl std::fmt::Display for BindError {
 
 impl std::error::Error for BindError {}
 
-/// Binds one socket per link, and one per family for the witness.
+/// Binds one socket per link.
 ///
 /// # Errors
 /// If an address cannot be had.
@@ -96,23 +96,7 @@ pub fn bind(config: &Config) -> Result<Bound, BindError> {
     for link in &config.my_node().links {
         all.push(bound(*link)?);
     }
-    let mut witness = Vec::new();
-    let mut families: [Option<usize>; 2] = [None; 2];
-    for address in config.tiebreak.addresses() {
-        let family = usize::from(address.is_ipv6());
-        let socket = match families[family] {
-            Some(socket) => socket,
-            None => {
-                let any: IpAddr =
-                    if address.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
-                all.push(bound(SocketAddr::new(any, 0))?);
-                families[family] = Some(all.len() - 1);
-                all.len() - 1
-            }
-        };
-        witness.push((socket, *address));
-    }
-    Ok(Bound { sockets: all, witness })
+    Ok(Bound { sockets: all })
 }
 
 impl Links {
@@ -122,11 +106,14 @@ impl Links {
     /// If the runtime cannot watch the sockets.
     pub fn new(bound: Bound, config: &Config, ring: &Keyring, life: Incarnation, now: Instant) -> io::Result<Self> {
         let witness_ring = ring.for_witness();
+        let mut sockets = Sockets::new(bound.sockets)?;
+        let wanted = if config.alone.is_none() { config.tiebreak.addresses() } else { &[] };
+        let thirds = Thirds::new(&mut sockets, wanted, life)?;
         let peer = if config.me == Member::First { Member::Second } else { Member::First };
         Ok(Self {
-            sockets: Sockets::new(bound.sockets)?,
+            sockets,
+            thirds,
             peer: config.peer_node().links.clone(),
-            witness: bound.witness,
             me: config.me,
             life,
             cluster: ring.id(),
@@ -135,9 +122,8 @@ impl Links {
             from_peer: Opener::new(ring, &[peer]),
             from_witness: Opener::new(&witness_ring, &[Member::Witness]),
             sessions: Sessions::new(life),
-            voters: 0,
+            voters: SetTag::default(),
             links: vec![LinkState::default(); config.my_node().links.len()],
-            witness_heard_at: None,
             greetings: (now, 0),
             refusals: Refusals::new(now),
             unsent: Default::default(),
@@ -145,9 +131,42 @@ impl Links {
         })
     }
 
-    /// Generation of the voter set in force.
-    pub const fn set_voters(&mut self, voters: u32) {
-        self.voters = voters;
+    /// The voters in force. The way to another witness begins here.
+    pub fn set_voters(&mut self, sets: &Sets) {
+        let tag = sets.tag();
+        if tag == self.voters {
+            return;
+        }
+        self.voters = tag;
+        let addresses: &[SocketAddr] = match sets.in_force.as_ref().and_then(|set| set.members.third()) {
+            Some(Third::Witness { addresses, .. }) => addresses,
+            Some(Third::Etcd(_) | Third::Fence | Third::Gateway | Third::None) | None => &[],
+        };
+        if let Err(error) = self.thirds.turn(&mut self.sockets, addresses) {
+            tracing::error!(%error, "no socket could be had for the witness");
+        }
+    }
+
+    /// Asks the witness that is wanted, and does not vote yet, whether it is there. Whether it is; `None` if the wanted
+    /// third voter is no witness.
+    pub fn probe_third(&mut self, now: Instant) -> Option<bool> {
+        if self.thirds.probe_is_due(now)
+            && let Some(far) = &self.thirds.wanted
+        {
+            let (echo, ways) = (far.sessions.believed(Member::Witness), far.ways.clone());
+            self.say_hello(echo, &ways);
+        }
+        self.thirds.is_ready(now)
+    }
+
+    fn say_hello(&mut self, echo: Option<Incarnation>, ways: &[(usize, SocketAddr)]) {
+        let envelope = Envelope { echo, voters: self.voters, messages: vec![Message::Hello] };
+        let Ok(payload) = postcard::to_stdvec(&envelope) else { return };
+        if self.to_witness.seal(Kind::Engine, &payload, &mut self.sealed).is_ok() {
+            for (by, address) in ways {
+                self.sockets.send(*by, *address, &self.sealed);
+            }
+        }
     }
 
     /// What each link has carried.
@@ -176,7 +195,12 @@ impl Links {
         for to in Member::ALL {
             let messages = std::mem::take(&mut self.unsent[to.index()]);
             if !messages.is_empty() {
-                self.send_to_life(to, self.sessions.believed(to), messages);
+                let sessions = match (to, &self.thirds.in_force) {
+                    (Member::Witness, Some(far)) => &far.sessions,
+                    (Member::Witness, None) => continue,
+                    (Member::First | Member::Second, _) => &self.sessions,
+                };
+                self.send_to_life(to, sessions.believed(to), messages);
             }
         }
     }
@@ -196,7 +220,7 @@ impl Links {
             return;
         }
         if to == Member::Witness {
-            for (by, address) in &self.witness {
+            for (by, address) in self.thirds.in_force.iter().flat_map(|far| &far.ways) {
                 self.sockets.send(*by, *address, &self.sealed);
             }
         } else {
@@ -228,17 +252,35 @@ impl Links {
             return None;
         };
         let (sender, life, counter) = (opened.sender, opened.incarnation, opened.counter);
-        match self.links.get_mut(by) {
-            Some(link) if sender != Member::Witness => link.heard_at = Some(now),
-            Some(_) | None => self.witness_heard_at = Some(now),
-        }
-        match self.sessions.accept(sender, life, counter, envelope.echo) {
-            Verdict::Deliver { .. } if envelope.voters == self.voters => {
+        let sessions = if sender == Member::Witness {
+            let Some((far, votes)) = self.thirds.by(by) else {
+                self.refusals.count("another witness", from);
+                return None;
+            };
+            far.heard_at = Some(now);
+            if !votes {
+                // It is there: that is all that was asked.
+                if far.sessions.accept(sender, life, counter, envelope.echo) == Verdict::Greet {
+                    let ways = far.ways.clone();
+                    self.say_hello(Some(life), &ways);
+                }
+                return None;
+            }
+            &mut far.sessions
+        } else {
+            if let Some(link) = self.links.get_mut(by) {
+                link.heard_at = Some(now);
+            }
+            &mut self.sessions
+        };
+        match sessions.accept(sender, life, counter, envelope.echo) {
+            Verdict::Deliver { .. } if self.voters.counts(envelope.voters) => {
                 Some(Arrival::Messages(Identity { member: sender, incarnation: life, hash: None }, envelope.messages))
             }
             Verdict::Deliver { .. } => {
                 self.refusals.count("another voter set", from);
-                None
+                let stances = envelope.messages.into_iter().filter(Message::counts_between_sets);
+                Some(Arrival::Apart(Identity { member: sender, incarnation: life, hash: None }, stances.collect()))
             }
             Verdict::Greet => {
                 if self.may_greet(now) {

@@ -136,15 +136,20 @@ impl Hall {
         };
         let (sender, life, counter) = (opened.sender, opened.incarnation, opened.counter);
         match voting.sessions.accept(sender, life, counter, envelope.echo) {
-            Verdict::Deliver { .. } if envelope.voters == voting.witness.voter().voters() => {
+            Verdict::Deliver { .. } => {
                 if let Some(slot) = voting.heard.get_mut(sender.index()) {
                     *slot = Some(heard);
                 }
                 let from = Identity { member: sender, incarnation: life, hash: None };
-                let actions = envelope.messages.iter().flat_map(|m| voting.witness.handle(now, from, m)).collect();
+                let counts = voting.witness.voter().sets().tag().counts(envelope.voters);
+                let said = envelope.messages.iter().filter(|message| counts || message.counts_between_sets());
+                let mut actions: Vec<_> = said.flat_map(|m| voting.witness.handle(now, from, m)).collect();
+                if !counts {
+                    self.refusals.count("another voter set", heard.from);
+                    actions.extend(voting.witness.apart(sender));
+                }
                 self.carry_out(sockets, id, actions);
             }
-            Verdict::Deliver { .. } => self.refusals.count("another voter set", heard.from),
             Verdict::Greet => self.send(sockets, id, heard, Some(life), Message::Hello),
             Verdict::Drop => self.refusals.count("replayed", heard.from),
         }
@@ -187,7 +192,7 @@ impl Hall {
 
     fn send(&mut self, sockets: &Sockets, id: ClusterId, to: Heard, echo: Option<Incarnation>, message: Message) {
         let Some(voting) = self.clusters.get_mut(&id) else { return };
-        let envelope = Envelope { echo, voters: voting.witness.voter().voters(), messages: vec![message] };
+        let envelope = Envelope { echo, voters: voting.witness.voter().sets().tag(), messages: vec![message] };
         let Ok(payload) = postcard::to_stdvec(&envelope) else { return };
         if voting.sealer.seal(Kind::Engine, &payload, &mut self.sealed).is_ok() {
             sockets.send(to.by, to.from, &self.sealed);

@@ -6,8 +6,8 @@ use hawser::cluster::desk::{Desk, Done};
 use hawser::cluster::message::{AckVerdict, Fitness, GroupLine, Heartbeat, Recall, Request};
 use hawser::cluster::voter::{Refusal, VoteTerms};
 use hawser::cluster::{
-    Action, Engine, Event, GroupName, Identity, Incarnation, Input, Member, Member::*, Memory, Message, Name, Secret,
-    Setup, Term, Timing, Voter, Witness, WitnessAction,
+    Action, Engine, Event, GroupName, Identity, Incarnation, Input, Member, Member::*, Members, Memory, Message, Name,
+    Secret, Setup, Term, Third, Timing, Voter, Witness, WitnessAction,
 };
 use hawser::limits::{GROUPS_MAX, HOLD_MAX, LEASE_MAX, MEMORIES_MAX};
 use hawser::time::{Duration, Instant};
@@ -183,6 +183,7 @@ fn the_witness_cannot_pose_as_a_node() {
         groups: vec![(web(), First)],
         drain: Duration::ZERO,
         config: 0,
+        wanted: Members::Trio(Third::None),
         hash,
         seed: 1,
         memory: remembers(HOLD),

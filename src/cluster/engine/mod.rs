@@ -7,6 +7,7 @@
 //! (`tenure`), what is said to whom (`talk`).
 
 mod campaign;
+mod change;
 mod group;
 mod normal;
 #[cfg(feature = "planted")]
@@ -23,7 +24,10 @@ use super::message::{Fitness, Recall};
 use super::name::{GroupName, Member, STATE_GROUP, Secret, SecretHash, Term};
 use super::timing::Timing;
 use super::voter::{Identity, Memory, Voter};
+use super::voters::{Members, VoterSet};
 use crate::time::{Duration, Instant};
+use change::Change;
+pub use change::Obstacle;
 use group::{Group, Role};
 use std::collections::{BTreeMap, VecDeque};
 use talk::{Remote, SendLog};
@@ -49,6 +53,8 @@ pub struct Setup {
     pub drain: Duration,
     /// Digest of what both nodes must have alike in their configurations.
     pub config: u64,
+    /// Who is to vote, as the configuration says; the memory says who does.
+    pub wanted: Members,
     /// SHA-256 of a secret.
     pub hash: fn(&Secret) -> SecretHash,
     /// For jitter.
@@ -73,6 +79,7 @@ pub struct Engine {
     /// A timing that waits for its hold to be written.
     timing_next: Option<Timing>,
     secrets: VecDeque<Secret>,
+    change: Change,
     random: u64,
     due: Instant,
     now: Instant,
@@ -93,6 +100,9 @@ impl Engine {
         let voter = Voter::new(now, setup.me, setup.memory.clone());
         #[cfg(feature = "planted")]
         let voter = voter.planted_silence(now + setup.timing.hold());
+        let mut voter = voter;
+        voter.sets.in_force.get_or_insert_with(|| VoterSet::first(setup.wanted.clone()));
+        let change = Change::new(voter.sets());
         let groups = setup.groups.iter().map(|(name, prefer)| (*name, Group::new(*name, *prefer, now))).collect();
         Self {
             desk: Desk::new(voter, setup.hash),
@@ -106,6 +116,7 @@ impl Engine {
             stopping: None,
             timing_next: None,
             secrets: VecDeque::new(),
+            change,
             random: setup.seed,
             due: now,
             now,
@@ -163,11 +174,15 @@ impl Engine {
         match input {
             Input::Tick => {}
             Input::Message { from, message } => self.take_message(from, message),
+            Input::Apart(from) => self.said_apart(from),
+            Input::ThirdReady(ready) => self.third_is_ready(ready),
             Input::Notice(secret) => self.take_secrets(&[secret]),
             Input::Persisted(id) => match self.desk.written(self.now, id) {
                 Done::Answer(to, answer) => self.send_vote_answer(to, answer),
                 Done::Own(group, term) => self.own_vote_written(group, term),
                 Done::HandOver(group, term) => self.hand_over_written(group, term),
+                Done::Chosen => self.choice_written(),
+                Done::Followed(from) => self.followed(from),
                 Done::Nothing => {}
             },
             Input::StoreFailed => {
@@ -208,6 +223,7 @@ impl Engine {
             self.advance_campaign(name);
         }
         self.advance_remotes();
+        self.advance_change();
         self.advance_heartbeat();
         // Last: the others are told of the end before it is here.
         self.advance_stop();
@@ -255,13 +271,15 @@ impl Engine {
         below + 1
     }
 
-    /// What was handed over, the peer has taken and the witness has confirmed.
+    /// What was handed over, the peer has taken and the witness, where there is one, has confirmed.
     fn handed_over_is_witnessed(&self) -> bool {
+        let alone = self.members().third().is_none();
         let lines = self.peer_word().map(|w| &w.lines);
         self.groups.values().all(|g| {
             let line = lines.and_then(|lines| lines.get(&g.name));
-            g.handed_over
-                .is_none_or(|(term, _)| line.is_some_and(|l| l.witnessed && l.owned.is_some_and(|o| o >= term)))
+            g.handed_over.is_none_or(|(term, _)| {
+                line.is_some_and(|l| (l.witnessed || alone) && l.owned.is_some_and(|o| o >= term))
+            })
         })
     }
 
