@@ -84,7 +84,8 @@ fn envelopes() -> Vec<Vec<u8>> {
     let envelopes = messages.take(40).map(|message: Message| {
         let messages = vec![message.clone(), Message::Hello, message];
         let heard = [0, 1].into_iter().collect();
-        postcard::to_stdvec(&Envelope { echo: Some(Incarnation(7)), voters: 0, heard, messages }).unwrap_or_default()
+        let voters = crate::cluster::SetTag::default();
+        postcard::to_stdvec(&Envelope { echo: Some(Incarnation(7)), voters, heard, messages }).unwrap_or_default()
     });
     envelopes.collect()
 }
@@ -132,6 +133,7 @@ fn engine(member: Member, now: Instant) -> Engine {
             groups: ["web", "state"].into_iter().filter_map(group).collect(),
             drain: Duration::from_millis(100),
             config: 1,
+            wanted: crate::cluster::Members::Trio(crate::cluster::Third::None),
             hash,
             seed: 1,
             memory: Some(Memory::default()),
@@ -533,6 +535,7 @@ mod tests {
             Message::PreVote(request) => Some(Message::PreVoteAnswer(yes(request))),
             Message::Vote(request) => Some(Message::VoteAnswer(yes(request))),
             Message::Hello
+            | Message::Voters(_)
             | Message::Ack(_)
             | Message::PreVoteAnswer(_)
             | Message::VoteAnswer(_)

@@ -32,6 +32,10 @@ pub const CANDIDACY_MIN: Duration = Duration::from_millis(100);
 /// A request that waits for an answer is repeated this often.
 pub const REPEAT: Duration = Duration::from_millis(10);
 
+/// The third voter that the configuration wants, and that does not vote yet, is asked this often whether it is there.
+pub const THIRD_PROBE: Duration = Duration::from_millis(500);
+/// It is there if it answered so lately.
+pub const THIRD_PROBE_FRESH: Duration = Duration::from_millis(1600);
 /// Without a third machine a node is taken for lost when it was not heard for so many leases.
 pub const LOST_LEASES: u32 = 3;
 /// Addresses are asked for this often while a node wants to take them without a third machine.
@@ -357,7 +361,10 @@ const _: () = {
         "a stuck web tier is known within three seconds"
     );
     assert!(FILE_PIECE_BYTES as u64 >= FILE_WHOLE_BYTES_MAX, "a whole file is one piece");
-    assert!(PROMISE_SLOT_BYTES >= 64 + MEMORIES_MAX * (NAME_BYTES_MAX + 32), "the fullest record fits its slot");
+    assert!(
+        PROMISE_SLOT_BYTES >= 96 + NAME_BYTES_MAX + LINKS_MAX * 20 + MEMORIES_MAX * (NAME_BYTES_MAX + 32),
+        "the fullest record fits its slot"
+    );
     assert!(FRAME_BYTES_MAX >= 2 * RECORD_BYTES_MAX);
     assert!(
         FRAMES_QUEUED_MAX * (FRAME_BYTES_MAX - RECORD_BYTES_MAX) > 2 * STATE_BYTES_MAX,

@@ -39,6 +39,9 @@ pub struct Status {
     /// Where things stand with a tiebreak that is no third machine's.
     #[serde(default)]
     pub tiebreak_state: TiebreakState,
+    /// Who votes.
+    #[serde(default)]
+    pub voters: Voters,
     /// The links to the peer.
     pub links: Vec<Link>,
     /// Which layers of the kernel-enforced lease are in force.
@@ -143,6 +146,23 @@ pub struct TiebreakState {
     pub stand: Option<String>,
     /// What a person must do, or look at.
     pub needs: Option<String>,
+}
+
+/// Who votes: the set in force, as the promise file says, and the one that the configuration wants.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Voters {
+    /// Grows with each step of a change.
+    pub generation: u32,
+    /// Who votes.
+    pub in_force: String,
+    /// Who is to vote, if those are others.
+    pub wanted: Option<String>,
+    /// What the next step waits for.
+    pub waits_for: Option<String>,
+    /// What a person must mend for it.
+    pub needs: Option<String>,
+    /// One node votes alone.
+    pub alone: bool,
 }
 
 /// `POST /v1/confirm-fenced`.

@@ -7,6 +7,7 @@ use crate::{
         client,
     },
     cluster::{Fitness, STATE_GROUP, engine::RoleView},
+    config::NOBODY,
     limits::LATE_MINUTES,
     replicate::ViewRole,
 };
@@ -83,7 +84,9 @@ fn write_page(page: &mut String, status: &Status) -> std::fmt::Result {
         None => {}
     }
     let trip = |ms: Option<f64>| ms.map(|ms| format!(", {ms:.2} ms away")).unwrap_or_default();
-    if peer.connected {
+    if peer.name.as_str() == NOBODY {
+        // There is no other node.
+    } else if peer.connected {
         let (fit, away) = (fitness(peer.fitness), trip(peer.round_trip_ms));
         writeln!(page, "  {:<10} {fit}{}{away}", peer.name, standby(peer.standby))?;
     } else {
@@ -108,6 +111,7 @@ fn write_page(page: &mut String, status: &Status) -> std::fmt::Result {
         };
         writeln!(page, "             by {}: {answers}", way.to)?;
     }
+    write_voters(page, status)?;
     writeln!(page)?;
     write_lease(page, status)?;
     write_web(page, status)?;
@@ -116,6 +120,18 @@ fn write_page(page: &mut String, status: &Status) -> std::fmt::Result {
     }
     for advice in &status.advice {
         writeln!(page, "  ! {advice}")?;
+    }
+    Ok(())
+}
+
+fn write_voters(page: &mut String, status: &Status) -> std::fmt::Result {
+    let voters = &status.voters;
+    writeln!(page, "  {:<10} {} (set {})", "voters", voters.in_force, voters.generation)?;
+    if let Some(wanted) = &voters.wanted {
+        writeln!(page, "             to become {wanted}")?;
+    }
+    if let Some(waits_for) = &voters.waits_for {
+        writeln!(page, "             next step when: {waits_for}")?;
     }
     Ok(())
 }

@@ -236,6 +236,7 @@ impl Arbiter {
             Message::PreVote(request) => Some(Message::PreVoteAnswer(self.vote(now, request))),
             Message::Vote(request) => Some(Message::VoteAnswer(self.vote(now, request))),
             Message::Hello
+            | Message::Voters(_)
             | Message::Ack(_)
             | Message::PreVoteAnswer(_)
             | Message::VoteAnswer(_)

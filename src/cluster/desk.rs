@@ -4,6 +4,7 @@
 use super::message::{Ack, AckLine, Answer, Fitness, Heartbeat, Recall, Request};
 use super::name::{GroupName, Member, Secret, SecretHash, Term};
 use super::voter::{Bid, Identity, Memory, Refusal, Ruling, Voter};
+use super::voters::{Members, Sets, VoterSet};
 use crate::limits::MEMORIES_MAX;
 use crate::time::{Duration, Instant};
 use std::collections::BTreeMap;
@@ -45,6 +46,10 @@ pub enum Purpose {
     HandOver(GroupName, Term),
     /// A longer hold, or the first memory of all.
     Hold,
+    /// The next set, chosen here.
+    Choice,
+    /// The next set, chosen by another.
+    Follow(Box<VoterSet>),
 }
 
 /// What to do when a write is done.
@@ -56,6 +61,10 @@ pub enum Done {
     Own(GroupName, Term),
     /// Our vote for the peer is on disk.
     HandOver(GroupName, Term),
+    /// The choice of the next set may be told.
+    Chosen,
+    /// Another set is in force now, instead of these voters.
+    Followed(Option<Members>),
     /// Nothing waits.
     Nothing,
 }
@@ -167,6 +176,9 @@ impl Desk {
         if planted!(VoteNotPersisted) {
             memory.groups.clear();
         }
+        if let Purpose::Follow(set) = &purpose {
+            memory.sets = Sets { in_force: Some((**set).clone()), next: None };
+        }
         self.write = Some(Write { id, memory, handed_out: false, purpose });
     }
 
@@ -191,6 +203,11 @@ impl Desk {
             Purpose::Own(group, term) => Done::Own(group, term),
             Purpose::HandOver(group, term) => Done::HandOver(group, term),
             Purpose::Hold => Done::Nothing,
+            Purpose::Choice => Done::Chosen,
+            Purpose::Follow(set) => {
+                let old = std::mem::replace(&mut self.voter.sets, Sets { in_force: Some(*set), next: None });
+                Done::Followed(old.in_force.map(|set| set.members))
+            }
         };
         self.want_memory();
         done
@@ -227,9 +244,15 @@ impl Desk {
             Some(Purpose::HandOver(group, _)) if *group == request.group => None,
             // Promised before, but not for so long: that is being written.
             Some(_) if request.hold > self.voter.hold_given() => None,
-            Some(Purpose::Grant(..) | Purpose::Own(..) | Purpose::HandOver(..) | Purpose::Hold) | None => {
-                Some(self.answer(now, from, request, true))
-            }
+            Some(
+                Purpose::Grant(..)
+                | Purpose::Own(..)
+                | Purpose::HandOver(..)
+                | Purpose::Hold
+                | Purpose::Choice
+                | Purpose::Follow(_),
+            )
+            | None => Some(self.answer(now, from, request, true)),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What happened, and why: one enum for the log, the history, the metrics and the tests.
 
 use super::name::{GroupName, Member, Term};
+use super::voters::Members;
 use crate::time::Duration;
 use serde::{Deserialize, Serialize};
 
@@ -117,4 +118,16 @@ pub enum Event {
         /// How late.
         late: Duration,
     },
+    /// Other voters are in force.
+    VotersChanged {
+        /// The generation.
+        generation: u32,
+        /// Who voted.
+        from: Members,
+        /// Who votes.
+        to: Members,
+    },
+    /// The peer is further than this node ever heard of: what this node remembers is that of an earlier time, and does
+    /// not count.
+    RolledBack,
 }

@@ -2,6 +2,7 @@
 
 use super::name::{AddressMark, GroupName, Incarnation, Secret, SecretHash, Term};
 use super::voter::Bid;
+use super::voters::{SetTag, Stance};
 use crate::{limits::LINKS_MAX, time::Duration};
 use serde::{Deserialize, Serialize};
 
@@ -10,8 +11,8 @@ use serde::{Deserialize, Serialize};
 pub struct Envelope {
     /// The incarnation of the receiver that the sender believes in. Without the right one nothing is delivered.
     pub echo: Option<Incarnation>,
-    /// Generation of the voter set; only equal ones count.
-    pub voters: u32,
+    /// The sender's voter set; only what was said in the same one counts.
+    pub voters: SetTag,
     /// The links on which the sender has lately heard the receiver. For people alone: nothing is decided by it.
     pub heard: LinkSet,
     /// The messages, in the order in which they were said.
@@ -71,6 +72,16 @@ pub enum Message {
         /// Even if the sender is unfit.
         force: bool,
     },
+    /// Where the sender stands in a change of voters; it counts between different sets, too.
+    Voters(Box<Stance>),
+}
+
+impl Message {
+    /// It has an effect although its sender stands in another voter set.
+    #[must_use]
+    pub const fn counts_between_sets(&self) -> bool {
+        matches!(self, Self::Voters(_))
+    }
 }
 
 /// How far a node can serve.

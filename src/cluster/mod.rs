@@ -39,6 +39,15 @@
 //! 8. **A crash notice is a proof.** The supervisor tells the secret when the worker is dead and no address is left.
 //!    (`no_notice_while_the_worker_may_live`, `whatever_happens_a_notice_means_dead_and_gone`)
 //!
+//! 9. **Voters change by steps whose quorums share a node** ([`voters`]), and no lease outlives the second step that
+//!    rests on what was before the first. Promises belong to a voter, not to a set, so a change ends none; only what was
+//!    said in the same set counts; one node chooses each set, and has written it down before it tells of it. A third
+//!    voter votes in a set when both nodes have told it that they stand there, and their terms.
+//!    (`a_lease_on_the_old_witness_is_waited_for`, `witness_changed_owner_cut_in_between`,
+//!    `terms_are_told_to_the_new_witness`, `who_does_not_choose_changes_nothing_by_itself`,
+//!    `coordinator_dies_at_each_step_of_a_change`, `a_disk_is_lost_at_each_step_of_a_change`,
+//!    `one_node_grows_to_two_and_back`)
+//!
 //! Whatever else goes wrong at once is tried by seeds (`at_most_one_node_answers_whatever_happens_and_one_does_when_it_is_over`),
 //! and every order of losses, delays, deaths and moves, within small bounds, by a model checker (`tests/model`).
 //!
@@ -82,10 +91,11 @@ pub mod replay;
 pub mod session;
 pub mod timing;
 pub mod voter;
+pub mod voters;
 pub mod witness;
 
 pub use arbiter::{Arbiter, Errand, Fact, OffBy, Rules, Sight, Stand, Way};
-pub use engine::{Engine, GroupSetup, Setup, View};
+pub use engine::{Engine, GroupSetup, Obstacle, Setup, View};
 pub use event::{Cause, Event};
 pub use input::{Action, Command, CommandId, CommandRefusal, Input};
 pub use intent::{Claim, Intent, Intents, Layers, Report};
@@ -95,4 +105,5 @@ pub use name::{AddressMark, GroupName, Incarnation, Member, Name, STATE_GROUP, S
 pub use session::{Sessions, Verdict};
 pub use timing::Timing;
 pub use voter::{Bid, Identity, Memory, Voter};
+pub use voters::{Members, SetTag, Sets, Stance, Third, VoterSet};
 pub use witness::{Witness, WitnessAction};

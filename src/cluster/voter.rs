@@ -10,6 +10,7 @@
 use super::message::{AckVerdict, Recall};
 use super::name::{AddressMark, GroupName, Incarnation, Member, SecretHash, Term};
 use super::normal::Shift;
+use super::voters::Sets;
 use crate::limits::{HOLD_MAX, MEMORIES_MAX, VIPS_MAX};
 use crate::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
@@ -18,8 +19,8 @@ use std::collections::{BTreeMap, VecDeque};
 /// What a voter must remember over its own death.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Memory {
-    /// Generation of the voter set in force.
-    pub voters: u32,
+    /// Who votes.
+    pub sets: Sets,
     /// The longest time that was ever promised: how long the voter is silent after a start.
     pub hold_given: Duration,
     /// Votes, by group.
@@ -77,12 +78,15 @@ struct Ballot {
 
 /// How many releases, dead hashes and unknown hashes are remembered: more than two nodes can make during one promise.
 const REMEMBERED: usize = 32;
+/// More terms than an earlier life can have used without the peer's knowing: two weeks of an election per second.
+const TERMS_SKIPPED: u64 = 1 << 20;
 
 /// What binds one voter.
 #[derive(Debug, Clone, Hash)]
 pub struct Voter {
     me: Identity,
-    voters: u32,
+    /// Who votes. What is in force here is so at once; the disk knows of it before anybody is told.
+    pub(super) sets: Sets,
     /// There is a memory on the disk, so that a next life knows how long to be silent.
     filed: bool,
     hold_given: Duration,
@@ -169,7 +173,7 @@ impl Voter {
             .collect();
         Self {
             me,
-            voters: memory.voters,
+            sets: memory.sets,
             filed,
             hold_given: memory.hold_given,
             hold_wanted: Duration::ZERO,
@@ -186,7 +190,7 @@ impl Voter {
     #[must_use]
     pub fn memory(&self) -> Memory {
         Memory {
-            voters: self.voters,
+            sets: self.sets.clone(),
             hold_given: self.hold_given.max(self.hold_wanted),
             groups: self
                 .ballots
@@ -220,10 +224,16 @@ impl Voter {
         self.hold_wanted = self.hold_wanted.max(hold.min(HOLD_MAX));
     }
 
-    /// Generation of the voter set in force.
+    /// Who votes.
     #[must_use]
-    pub const fn voters(&self) -> u32 {
-        self.voters
+    pub const fn sets(&self) -> &Sets {
+        &self.sets
+    }
+
+    /// What this voter remembers is on the disk.
+    #[must_use]
+    pub const fn filed(&self) -> bool {
+        self.filed
     }
 
     /// The voter gives no vote now, to itself neither.
@@ -253,8 +263,8 @@ impl Voter {
     }
 
     /// Another member has told what it remembers (its terms by [`Voter::heard_of`]). A lost voter has its memory back
-    /// when both others have: at once if nobody ever promised anything, else after the longest silence. Whether it has
-    /// just come back is the answer.
+    /// when both others have, or the peer alone where there is no third voter: at once if nobody of three ever promised
+    /// anything, else after the longest silence. Whether it has just come back is the answer.
     ///
     /// Who was blank at any time of this life had, before it, asked for no vote that could have been given here.
     pub fn told(&mut self, from: Member, recall: Recall) -> bool {
@@ -262,7 +272,15 @@ impl Voter {
         let heard = &mut recovery.heard[from.index()];
         let was_blank = recall.blank() || heard.is_some_and(|told| told.was_blank);
         *heard = Some(Told { lost: recall.lost(), was_blank });
-        let [Some(a), Some(b)] = self.me.member.others().map(|m| recovery.heard[m.index()]) else { return false };
+        let heard = recovery.heard;
+        if self.sets.in_force.as_ref().is_some_and(|set| !set.members.includes(self.me.member)) {
+            return false;
+        }
+        if let Some(alone) = self.sets.asks_alone(self.me.member) {
+            let told = heard[alone.index()].is_some_and(|told| !told.lost);
+            return told && self.recovered_from_one();
+        }
+        let [Some(a), Some(b)] = self.me.member.others().map(|m| heard[m.index()]) else { return false };
         if a.was_blank && b.was_blank {
             self.silent_until = recovery.since;
         } else if a.lost || b.lost {
@@ -272,9 +290,51 @@ impl Voter {
         true
     }
 
+    /// The peer alone has told. Of terms that an earlier life had from the third voter of the set before it may not know:
+    /// they are left out.
+    fn recovered_from_one(&mut self) -> bool {
+        for ballot in self.ballots.values_mut() {
+            ballot.highest = Term(ballot.highest.0.saturating_add(TERMS_SKIPPED)).min(Term::MAX);
+        }
+        self.recovery = None;
+        true
+    }
+
+    /// A node that was alone has told all there is to know, and wants this one beside it. What an earlier life of this
+    /// one promised was over before the other was alone, or that one's own voter is bound by it.
+    pub(super) fn joins(&mut self) {
+        if let Some(recovery) = self.recovery.take() {
+            self.silent_until = recovery.since;
+        }
+    }
+
+    /// The memory is that of an earlier time, or was told in another set: it has to be told again.
+    pub(super) fn forget_memory(&mut self, now: Instant) {
+        match &mut self.recovery {
+            Some(recovery) => recovery.heard = [None; 3],
+            None => {
+                self.recovery = Some(Recovery { since: now, heard: [None; 3] });
+                self.silent_until = now + HOLD_MAX;
+                self.filed = false;
+            }
+        }
+    }
+
+    /// The latest end of a promise to this life of this voter's node: of its leases.
+    pub(super) fn promised_self_until(&self) -> Instant {
+        let own = self.ballots.values().filter_map(|b| b.promise).filter(|p| p.to.incarnation == self.me.incarnation);
+        own.map(|p| p.until).max().unwrap_or(Instant::ZERO)
+    }
+
+    /// The highest terms heard of.
+    pub(super) fn terms(&self) -> Vec<(GroupName, Term)> {
+        self.ballots.iter().map(|(group, ballot)| (*group, ballot.highest)).collect()
+    }
+
     /// Somebody spoke of this term.
     pub fn heard_of(&mut self, group: GroupName, term: Term) {
         if term <= Term::MAX
+            && !planted!(TermsNotTold)
             && let Some(ballot) = self.ballot(group)
         {
             ballot.highest = ballot.highest.max(term);

@@ -83,10 +83,16 @@ fn timing(report: &mut Report, draft: &Draft) {
 }
 
 fn members(report: &mut Report, draft: &Draft) {
-    if draft.nodes.len() != 2 {
+    if !(1..=2).contains(&draft.nodes.len()) {
         let line = draft.nodes.get(2).map_or(0, |third| third.line);
         let what = format!("a cluster has two nodes, and the file has {}", draft.nodes.len());
-        report.fault(line, "node", wrong(what, "write [[node]] twice"));
+        report.fault(line, "node", wrong(what, "write [[node]] twice, or once for a node alone"));
+    }
+    let leaving: Vec<_> = draft.nodes.iter().filter(|n| n.leaves.is_some_and(|leaves| leaves.value)).collect();
+    if let Some(last) = leaving.last().filter(|_| leaving.len() >= draft.nodes.len()) {
+        let line = last.leaves.map_or(last.line, |leaves| leaves.line);
+        let what = "leaves, and nobody would be left";
+        report.fault(line, &format!("{}.leaves", last.place), wrong(what, "leave it out of one [[node]]"));
     }
     let all: Vec<&Member> = draft.nodes.iter().chain(&draft.witness).collect();
     for (at, member) in all.iter().enumerate() {
@@ -390,8 +396,18 @@ fn assemble(report: &mut Report, draft: Draft, scene: &Scene<'_>, dir: PathBuf) 
         upstreams: upstreams?,
         threads: draft.threads,
     };
+    let leaves = |at: usize| draft.nodes.get(at).is_some_and(|node| node.leaves.is_some_and(|leaves| leaves.value));
+    let alone = match (draft.nodes.len(), leaves(0), leaves(1)) {
+        (1, ..) | (_, _, true) => Some(cluster::Member::First),
+        (_, true, false) => Some(cluster::Member::Second),
+        (_, false, false) => None,
+    };
     let nodes: Option<Vec<values::Node>> = draft.nodes.into_iter().map(assemble_node).collect();
-    let nodes: [values::Node; 2] = nodes?.try_into().ok()?;
+    let mut nodes = nodes?;
+    if nodes.len() == 1 {
+        nodes.push(values::Node { name: Name::new(values::NOBODY).ok()?, links: Vec::new() });
+    }
+    let nodes: [values::Node; 2] = nodes.try_into().ok()?;
     let me = match scene.me {
         None => cluster::Member::First,
         Some(me) => match nodes.iter().position(|node| node.name == me) {
@@ -405,8 +421,14 @@ fn assemble(report: &mut Report, draft: Draft, scene: &Scene<'_>, dir: PathBuf) 
             }
         },
     };
-    let tiebreak =
-        assemble_tiebreak(draft.cluster.tiebreak, draft.witness, draft.etcd, (draft.fence, draft.gateway), &nodes)?;
+    let kind = draft.cluster.tiebreak;
+    let all = assemble_tiebreaks(draft.witness, draft.etcd, (draft.fence, draft.gateway), &nodes);
+    let (chosen, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|tiebreak| tiebreak.kind() == kind);
+    let tiebreak = match chosen.into_iter().next() {
+        Some(chosen) => chosen,
+        None if alone.is_some() || kind == TiebreakKind::None => values::Tiebreak::None,
+        None => return None,
+    };
     Some(Config {
         cluster: values::Cluster {
             name: draft.cluster.name?.value,
@@ -417,32 +439,31 @@ fn assemble(report: &mut Report, draft: Draft, scene: &Scene<'_>, dir: PathBuf) 
             boot_wait: draft.cluster.boot_wait.map_or(limits::BOOT_WAIT_DEFAULT, |wait| wait.value),
         },
         nodes,
+        alone,
         me,
         tiebreak,
+        others,
         groups,
         web,
         paths: Paths { config_dir: dir, state_dir: draft.state_dir, admin_socket: draft.admin_socket },
     })
 }
 
-fn assemble_tiebreak(
-    kind: TiebreakKind,
+/// What each section of that kind says.
+fn assemble_tiebreaks(
     witness: Option<Member>,
     etcd: Option<etcd::Etcd>,
     (fence, gateway): (Option<super::tiebreak::Fence>, Option<super::tiebreak::Gateway>),
     nodes: &[values::Node; 2],
-) -> Option<values::Tiebreak> {
-    match kind {
-        TiebreakKind::Fence => Some(values::Tiebreak::Fence(fence?.assemble(nodes)?)),
-        TiebreakKind::Gateway => Some(values::Tiebreak::Gateway(gateway?.assemble()?)),
-        TiebreakKind::None => Some(values::Tiebreak::None),
-        TiebreakKind::Witness => {
-            let witness = witness?;
-            let addresses = witness.addresses.into_iter().map(|address| address.value).collect();
-            Some(values::Tiebreak::Witness(values::Witness { name: witness.name?.value, addresses }))
-        }
-        TiebreakKind::Etcd => Some(values::Tiebreak::Etcd(etcd::assemble(etcd?))),
-    }
+) -> Vec<values::Tiebreak> {
+    let witness = witness.and_then(|witness| {
+        let addresses = witness.addresses.into_iter().map(|address| address.value).collect();
+        Some(values::Tiebreak::Witness(values::Witness { name: witness.name?.value, addresses }))
+    });
+    let etcd = etcd.map(|etcd| values::Tiebreak::Etcd(etcd::assemble(etcd)));
+    let fence = fence.and_then(|fence| fence.assemble(nodes)).map(values::Tiebreak::Fence);
+    let gateway = gateway.and_then(super::tiebreak::Gateway::assemble).map(values::Tiebreak::Gateway);
+    [witness, etcd, fence, gateway].into_iter().flatten().collect()
 }
 
 fn assemble_node(node: Member) -> Option<values::Node> {

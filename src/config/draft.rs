@@ -48,6 +48,8 @@ pub(super) struct Member {
     pub(super) line: usize,
     pub(super) name: Option<At<Name>>,
     pub(super) addresses: Vec<At<SocketAddr>>,
+    /// It is to leave the cluster.
+    pub(super) leaves: Option<At<bool>>,
 }
 
 pub(super) struct Group {
@@ -104,7 +106,7 @@ pub(super) fn read(report: &mut Report, mut file: Section<'_>, dir: &Path) -> Dr
     let store = file.section(report, "store");
     let web = file.section(report, "web");
     let cluster = read_cluster(report, cluster);
-    tiebreak(report, &file, &cluster);
+    tiebreak(report, &file, &cluster, nodes.len() == 1);
     file.finish(report, &[]);
     Draft {
         cluster,
@@ -122,14 +124,17 @@ pub(super) fn read(report: &mut Report, mut file: Section<'_>, dir: &Path) -> Dr
     }
 }
 
-/// The section of the chosen tiebreak is there, and that of no other.
-fn tiebreak(report: &mut Report, file: &Section<'_>, cluster: &Cluster) {
+/// The section of the chosen tiebreak is there. Those of others are noted: they are for a change of voters.
+fn tiebreak(report: &mut Report, file: &Section<'_>, cluster: &Cluster, alone: bool) {
     for (word, kind) in TiebreakKind::ALL {
         if kind != cluster.tiebreak && file.has(word) {
             let what = format!("is written, and the tiebreak is another (line {})", cluster.tiebreak_line);
-            let help = format!("write tiebreak = \"{word}\" in [cluster], or leave it out");
-            report.fault(file.line_of(report, word), word, wrong(what, help));
+            let help = "it is used only while the voters change from it: then leave it out";
+            report.warn(file.line_of(report, word), word, wrong(what, help));
         }
+    }
+    if alone {
+        return;
     }
     match cluster.tiebreak {
         TiebreakKind::Witness => {
@@ -226,9 +231,10 @@ fn read_member(report: &mut Report, mut section: Section<'_>, key: &'static str,
     section.missing(report, "name", "write name = \"n1\"");
     let addresses = section.list(report, key, max, address::member);
     section.missing(report, key, format!("write {key} = [\"10.0.0.1\"]"));
+    let leaves = if key == "links" { section.flag(report, "leaves") } else { None };
     let (place, line) = (section.place.clone(), section.line);
     section.finish(report, &[]);
-    Member { place, line, name, addresses: addresses.unwrap_or_default() }
+    Member { place, line, name, addresses: addresses.unwrap_or_default(), leaves }
 }
 
 fn read_group(report: &mut Report, mut section: Section<'_>) -> Group {

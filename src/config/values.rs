@@ -9,12 +9,16 @@ use std::{net::IpAddr, net::SocketAddr, path::PathBuf, time::Duration};
 pub struct Config {
     /// Name, timing and tiebreak.
     pub cluster: Cluster,
-    /// The two nodes: the first and the second of the file.
+    /// The two nodes: the first and the second of the file. Where the file has one, the second is nobody and has no links.
     pub nodes: [Node; 2],
+    /// The node that is to be alone: the file has no other, or says that the other one leaves.
+    pub alone: Option<Member>,
     /// Which of the two this machine is (from the name in its certificate, or `--node`).
     pub me: Member,
     /// What decides when the nodes do not see each other.
     pub tiebreak: Tiebreak,
+    /// What the other sections of that kind say: used until the voters have changed.
+    pub others: Vec<Tiebreak>,
     /// The groups, in the order of the file; the implicit group `state` is not among them.
     pub groups: Vec<Group>,
     /// What is served.
@@ -379,7 +383,16 @@ pub enum HealthKind {
     },
 }
 
+/// What the second node of a file with one is called.
+pub const NOBODY: &str = "nobody";
+
 impl Config {
+    /// The file has one node: there is no other to be reached.
+    #[must_use]
+    pub fn has_no_peer(&self) -> bool {
+        self.peer_node().links.is_empty()
+    }
+
     /// This node.
     #[must_use]
     pub fn my_node(&self) -> &Node {

@@ -1,6 +1,6 @@
 //! Answers the admin API of a node.
 
-use super::{claims::Claims, fitness::Why, notes::Names, tiebreak, ways};
+use super::{claims::Claims, fitness::Why, notes::Names, tiebreak, voters, ways};
 use crate::{
     admin::{
         api::{Changed, Claimed, ConfirmFenced, Group, Peer, Remote, SetStandby, Status, Switchover, Voter},
@@ -25,7 +25,7 @@ pub(super) struct NodeDesk {
     pub(super) driver: DriverHandle,
     pub(super) state: StateHandle,
     pub(super) web: web::Handle,
-    pub(super) tiebreak: tiebreak::Handle,
+    pub(super) tiebreak: tiebreak::Handles,
     pub(super) layers: Layers,
     pub(super) why: Why,
     pub(super) claims: Claims,
@@ -135,6 +135,7 @@ impl NodeDesk {
     fn status_of(&self, seen: &Seen) -> Status {
         let now = clock::now();
         let view = &seen.view;
+        let members = voters::members(view);
         let find = |member| view.members.iter().find(|m| m.member == member);
         let peer = view.me.peer().and_then(find);
         let witness = find(crate::cluster::Member::Witness);
@@ -162,14 +163,15 @@ impl NodeDesk {
                 heard_ms: heard_ms(peer),
             },
             witness: Remote {
-                name: self.names.witness,
+                name: members.third().and_then(|third| Name::new(third.word()).ok()).unwrap_or(self.names.witness),
                 connected: heard(witness),
                 round_trip_ms: trip(witness),
                 heard_ms: heard_ms(witness),
                 ways: ways::to_witness(&self.config, seen, now),
             },
-            tiebreak: self.config.tiebreak.kind().word().to_owned(),
-            tiebreak_state: self.tiebreak.view(now),
+            tiebreak: voters::word(members).to_owned(),
+            tiebreak_state: self.tiebreak.view(now, members),
+            voters: voters::view(view, &self.names),
             links: ways::links(&self.config, seen, now),
             layers: self.layers,
             voter: Voter {
@@ -238,7 +240,11 @@ impl NodeDesk {
 fn advice(status: &Status) -> Vec<String> {
     let mut advice = Vec::new();
     let (peer, witness) = (&status.peer, &status.witness);
-    if !peer.connected && !witness.connected {
+    if status.voters.alone {
+        // It needs nobody.
+    } else if status.tiebreak == "pair" {
+        advice.push(voters::PAIR.to_owned());
+    } else if !peer.connected && !witness.connected {
         advice
             .push("neither peer nor third voter is heard: this node cannot own anything; look at its links".to_owned());
     } else if !peer.connected {
@@ -257,7 +263,14 @@ fn advice(status: &Status) -> Vec<String> {
              and take the address off it; visitors may be led astray until then"
         )
     }));
-    if status.voter.lost {
+    advice.extend(status.voters.needs.clone());
+    if status.voter.lost && status.voters.alone {
+        let (node, ms) = (status.node, status.voter.silent_ms.unwrap_or_default());
+        let left = Duration::from_millis(ms).as_secs_f64();
+        advice.push(format!(
+            "{node} has no memory of its votes, and nobody who could tell it: it begins when the longest lease is over, in {left:.1} s"
+        ));
+    } else if status.voter.lost {
         let whom = if status.tiebreak_state.stand.is_some() { String::new() } else { format!(" and {}", witness.name) };
         advice.push(format!(
             "this node has no memory of its votes (first start, a new disk, or a damaged promise file: see the log): it \

@@ -14,6 +14,7 @@ mod notes;
 mod signals;
 mod third;
 mod tiebreak;
+mod voters;
 mod ways;
 mod witness;
 mod worker;

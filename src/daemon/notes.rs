@@ -1,5 +1,6 @@
 //! What the driver tells, on the control runtime: log and history.
 
+use super::voters;
 use crate::{
     clock,
     cluster::{Cause, Claim, Event, GroupName, Member, Name, Term},
@@ -109,6 +110,26 @@ fn tell(event: &Event, names: &Names, state: &StateHandle, froze: &mut Option<Du
             let late_ms = millis(*late);
             tracing::warn!(late_ms, "cluster thread was called late; the lease is less than four times as long");
         }
+        Event::VotersChanged { generation, from, to } => {
+            let (from, to) = (voters::in_words(from, names), voters::in_words(to, names));
+            tracing::info!(generation, from, to, "voters changed");
+            let Ok(group) = Name::new("voters") else { return };
+            state.record_history(HistoryEntry {
+                at_unix_ms: unix_ms(),
+                node: names.of(names.me),
+                group,
+                from,
+                to,
+                cause: "voters_changed".to_owned(),
+                term: Term::default(),
+                after_ms: None,
+                text: format!("set {generation}"),
+            });
+        }
+        Event::RolledBack => tracing::error!(
+            "what this node remembers of votes is older than what its peer knows (a disk that was put back?): it counts as \
+             lost, and is had from the others"
+        ),
     }
 }
 

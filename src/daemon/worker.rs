@@ -10,7 +10,7 @@ use super::{
     signals::{Asked, Signals},
     tell_systemd,
     third::Third,
-    tiebreak,
+    tiebreak, voters,
 };
 use crate::{
     admin, clock,
@@ -85,27 +85,38 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
     let mut signals = Signals::new().map_err(Failure::passing)?;
     let ground = prepare(&config, supervisor.is_some())?;
     let started = clock::now();
+    let memory = ground.promises.election().map(memory::memory);
+    voters::check(&config, memory.as_ref())?;
     let (driver, queue) = driver::queue();
     let (notes, noted) = mpsc::channel(NOTES_QUEUE_MAX);
     let why = Why::default();
     let web = start_web(&config, ground.fault)?;
     if let Some(link) = &supervisor {
-        let hello = Word::Hello(hello(&config, &ground.identity, ground.secret));
+        let hello = Word::Hello(hello(&config, memory.as_ref(), &ground.identity, ground.secret));
         link.say(&hello).map_err(|e| Failure::passing(format!("cannot talk to the supervisor: {e}")))?;
     }
     let claims = Claims::default();
     let hearers =
         Hearers { driver: driver.clone(), why: why.clone(), claims: claims.clone(), notes: notes.downgrade() };
     let (keeper, layers) = start_keeper(&config, supervisor, &web, hearers)?;
-    let memory = ground.promises.election().map(memory::memory);
     let of_state = |m: &Memory| m.groups.iter().find(|g| g.group == state_group()).map(|g| g.highest);
     let highest = memory.as_ref().and_then(of_state);
     let names = Names::of_config(&config);
     let state = start_state(&config, &ground.identity, ground.keyspace, ground.link, highest.unwrap_or_default())?;
     let parts = Parts { keeper: &keeper, web: &web, driver: &driver, state: &state, why: &why };
-    let third = Third::start(&config, ground.identity.keyring().id(), ground.life, &driver)?;
-    let (tiebreak, voter) = tiebreak::start(&config, &names, &driver, &state)?;
-    let hands = third.tie(hands(&config, &parts, ground.promises, notes, voter)?);
+    let id = ground.identity.keyring().id();
+    let (mut thirds, mut tiebreaks, mut local) = (Vec::new(), Vec::new(), Vec::new());
+    for spoken in voters::spoken_for(&config, memory.as_ref()) {
+        thirds.push(Third::start(&spoken, id, ground.life, &driver)?);
+        let (handle, voter) = tiebreak::start(&spoken, &names, &driver, &state)?;
+        tiebreaks.push((voters::third_of(&spoken.tiebreak), handle));
+        local.extend(voter);
+    }
+    if config.alone.is_some() {
+        tracing::warn!("{}", voters::ALONE);
+    }
+    let hands = hands(&config, &parts, ground.promises, notes, local)?;
+    let hands = thirds.iter().fold(hands, |hands, third| third.tie(hands));
     let setup = setup(&config, ground.life, memory, layers);
     let engine_config = Arc::clone(&config);
     let (ring, life, bound) = (ground.identity.keyring().clone(), ground.life.incarnation, ground.links);
@@ -127,7 +138,7 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
         driver: driver.clone(),
         state: state.clone(),
         web: web.clone(),
-        tiebreak,
+        tiebreak: tiebreak::Handles(tiebreaks),
         layers,
         why: why.clone(),
         claims,
@@ -147,7 +158,9 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
     drop(cluster);
     tell_systemd(&[sd_notify::NotifyState::Stopping]);
     stopped.map_err(|task| Failure::passing(format!("{task} ended unasked")))?;
-    third.goodbye().await;
+    for third in &thirds {
+        third.goodbye().await;
+    }
     state.stop().await;
     web.shutdown(LAST_REQUESTS).await;
     // It may be gone already.
@@ -242,7 +255,7 @@ fn start_web(config: &Config, fault: Option<web::fault::Fault>) -> Result<web::H
 }
 
 /// What the supervisor must know to take over when this worker dies.
-fn hello(config: &Config, identity: &Identity, secret: crate::cluster::Secret) -> Hello {
+fn hello(config: &Config, memory: Option<&Memory>, identity: &Identity, secret: crate::cluster::Secret) -> Hello {
     let notice = Notice { cluster: identity.keyring().id(), secret };
     let any = |to: &SocketAddr| {
         let ip: std::net::IpAddr =
@@ -251,7 +264,11 @@ fn hello(config: &Config, identity: &Identity, secret: crate::cluster::Secret) -
     };
     let to_peer = config.my_node().links.iter().zip(&config.peer_node().links);
     let to_peer = to_peer.map(|(from, to)| (SocketAddr::new(from.ip(), 0), *to));
-    let to_witness = config.tiebreak.addresses().iter().map(|to| (any(to), *to));
+    let mut witnesses = config.tiebreak.addresses().to_vec();
+    witnesses.extend(memory.map(voters::witness_of).unwrap_or_default());
+    witnesses.sort();
+    witnesses.dedup();
+    let to_witness = witnesses.iter().map(|to| (any(to), *to));
     Hello {
         secret,
         vips: config.groups.iter().flat_map(|g| g.vips.iter().cloned()).collect(),
@@ -330,7 +347,8 @@ fn start_state(
         peer,
     };
     let me = StateConfig { me: config.me, name: config.my_node().name, highest };
-    State::start(me, Box::new(keyspace), Some((link, tls))).map_err(Failure::passing)
+    let link = (!config.has_no_peer()).then_some((link, tls));
+    State::start(me, Box::new(keyspace), link).map_err(Failure::passing)
 }
 
 fn setup(config: &Config, me: Life, memory: Option<Memory>, layers: Layers) -> Setup {
@@ -348,7 +366,8 @@ fn setup(config: &Config, me: Life, memory: Option<Memory>, layers: Layers) -> S
     groups.push(GroupSetup { name: state_group(), prefer, addresses: Vec::new() });
     let drain = if config.cluster.drain.is_zero() { DRAIN_DEFAULT } else { config.cluster.drain };
     let seed = u64::from_le_bytes(trust::random());
-    Setup { me, timing, groups, drain, config: digest(config), hash: trust::hash_secret, seed, memory }
+    let wanted = voters::wanted(config);
+    Setup { me, timing, groups, drain, config: digest(config), wanted, hash: trust::hash_secret, seed, memory }
 }
 
 /// Digest of what both nodes must have alike: who the members are, the timing, the groups and their addresses.
@@ -371,9 +390,9 @@ fn hands(
     parts: &Parts<'_>,
     promises: Promises,
     notes: mpsc::Sender<Note>,
-    voter: Option<tiebreak::Hands>,
+    local: Vec<tiebreak::Hands>,
 ) -> Result<Hands, Failure> {
-    let (third, overhear) = voter.map(|voter| (voter.third, voter.overhear)).unzip();
+    let (thirds, overhear) = local.into_iter().map(|voter| (voter.third, voter.overhear)).unzip();
     let (done, why) = (parts.driver.clone(), parts.why.clone());
     let writer = ElectionWriter::spawn(promises, move |number, result: Result<(), store::Error>| match result {
         Ok(()) => done.tell(Input::Persisted(number)),
@@ -410,7 +429,7 @@ fn hands(
             }
         }),
         beat: Box::new(move |now| watchdog.beat(now)),
-        third,
+        thirds,
         overhear,
         bare,
     })

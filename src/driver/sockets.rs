@@ -24,7 +24,8 @@ const DSCP_CS6: u32 = 48 << 2;
 /// time that something sent has left.
 #[derive(Debug)]
 pub struct Sockets {
-    sockets: Vec<AsyncFd<UdpSocket>>,
+    /// A place stays empty when its socket is not needed any more: others keep their numbers.
+    sockets: Vec<Option<AsyncFd<UdpSocket>>>,
     first: usize,
 }
 
@@ -54,11 +55,29 @@ impl Sockets {
     /// # Errors
     /// If the runtime cannot watch them.
     pub fn new(sockets: Vec<UdpSocket>) -> io::Result<Self> {
-        #[expect(unsafe_code, reason = "the runtime asks for a promise about the descriptor")]
-        // SAFETY: the socket owns its descriptor, always gives the same one, and is owned by what is made here.
-        let watched = |socket| unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
-        let sockets = sockets.into_iter().map(watched).collect::<Result<_, _>>()?;
+        let sockets = sockets.into_iter().map(|socket| watched(socket).map(Some)).collect::<Result<_, _>>()?;
         Ok(Self { sockets, first: 0 })
+    }
+
+    /// Takes one more; its number.
+    ///
+    /// # Errors
+    /// If the runtime cannot watch it.
+    pub fn add(&mut self, socket: UdpSocket) -> io::Result<usize> {
+        let socket = Some(watched(socket)?);
+        if let Some(at) = self.sockets.iter().position(Option::is_none) {
+            self.sockets[at] = socket;
+            return Ok(at);
+        }
+        self.sockets.push(socket);
+        Ok(self.sockets.len() - 1)
+    }
+
+    /// Closes one. What waits on it is lost.
+    pub fn remove(&mut self, at: usize) {
+        if let Some(socket) = self.sockets.get_mut(at) {
+            *socket = None;
+        }
     }
 
     /// Waits for a datagram on any of them; which one, from where, and how long. Longer ones are cut and will not open.
@@ -67,7 +86,8 @@ impl Sockets {
         poll_fn(|context| {
             for step in 0..count {
                 let at = (self.first + step) % count;
-                if let Poll::Ready((length, from)) = Self::poll_one(&self.sockets[at], context, buffer) {
+                let Some(socket) = &self.sockets[at] else { continue };
+                if let Poll::Ready((length, from)) = Self::poll_one(socket, context, buffer) {
                     self.first = at + 1;
                     return Poll::Ready((at, from, length));
                 }
@@ -93,6 +113,14 @@ impl Sockets {
 
     /// Hands a datagram to the kernel. What cannot go out is lost, as any datagram may be; whether it went.
     pub fn send(&self, by: usize, to: SocketAddr, datagram: &[u8]) -> bool {
-        self.sockets.get(by).is_some_and(|socket| socket.get_ref().send_to(datagram, to).is_ok())
+        let socket = self.sockets.get(by).and_then(Option::as_ref);
+        socket.is_some_and(|socket| socket.get_ref().send_to(datagram, to).is_ok())
     }
+}
+
+fn watched(socket: UdpSocket) -> io::Result<AsyncFd<UdpSocket>> {
+    #[expect(unsafe_code, reason = "the runtime asks for a promise about the descriptor")]
+    // SAFETY: the socket owns its descriptor, always gives the same one, and is owned by what is made here.
+    let watched = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
+    Ok(watched?)
 }

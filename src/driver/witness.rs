@@ -193,12 +193,17 @@ impl Hall {
         }
         let news = voting.sessions.believed(sender) == Some(life) && ways.note(heard);
         match verdict {
-            Verdict::Deliver { .. } if envelope.voters == voting.witness.voter().voters() => {
+            Verdict::Deliver { .. } => {
                 let from = Identity { member: sender, incarnation: life, hash: None };
-                let actions = envelope.messages.iter().flat_map(|m| voting.witness.handle(now, from, m)).collect();
+                let counts = voting.witness.voter().sets().tag().counts(envelope.voters);
+                let said = envelope.messages.iter().filter(|message| counts || message.counts_between_sets());
+                let mut actions: Vec<_> = said.flat_map(|m| voting.witness.handle(now, from, m)).collect();
+                if !counts {
+                    self.refusals.count("another voter set", heard.from);
+                    actions.extend(voting.witness.apart(sender));
+                }
                 self.carry_out(sockets, now, id, actions);
             }
-            Verdict::Deliver { .. } => self.refusals.count("another voter set", heard.from),
             Verdict::Greet => {
                 if let Some(sealed) = self.seal(id, Some(life), Message::Hello) {
                     sockets.send(heard.by, heard.from, sealed);
@@ -257,7 +262,7 @@ impl Hall {
 
     fn seal(&mut self, id: ClusterId, echo: Option<Incarnation>, message: Message) -> Option<&[u8]> {
         let voting = self.clusters.get_mut(&id)?;
-        let voters = voting.witness.voter().voters();
+        let voters = voting.witness.voter().sets().tag();
         // Which of its ways are heard, a node sees by the answers.
         let envelope = Envelope { echo, voters, heard: LinkSet::default(), messages: vec![message] };
         let payload = postcard::to_stdvec(&envelope).ok()?;

@@ -4,8 +4,8 @@ use crate::state::{Brain, Flying, Kernel, Machine, NOW, Packet, Seen, Spent, Sta
 use hawser::cluster::normal::Shift;
 use hawser::cluster::witness::WitnessAction;
 use hawser::cluster::{
-    Action, Command, Engine, GroupSetup, Input, Intent, Member, Memory, Message, Report, Secret, SecretHash, Setup,
-    Timing, Witness,
+    Action, Command, Engine, GroupSetup, Input, Intent, Member, Members, Memory, Message, Report, Secret, SecretHash,
+    Sets, Setup, Third, Timing, Witness,
 };
 use hawser::limits::GUARD;
 use hawser::time::Duration;
@@ -92,6 +92,7 @@ impl Bounds {
                 groups: vec![GroupSetup { name: web(), prefer: Member::First, addresses: Vec::new() }],
                 drain: Duration::ZERO,
                 config: 1,
+                wanted: Members::Trio(Third::None),
                 hash,
                 seed: 1 + me.member.index() as u64,
                 memory,
@@ -104,7 +105,7 @@ impl Bounds {
     /// Everything has just been started.
     fn beginning(&self) -> State {
         self.plant.sow();
-        let memory = Arc::new(Memory { voters: 0, hold_given: self.timing.hold(), groups: Vec::new() });
+        let memory = Arc::new(Memory { sets: Sets::default(), hold_given: self.timing.hold(), groups: Vec::new() });
         let mut state = State {
             machines: [0; 3].map(|_| Machine::new(Some(Arc::clone(&memory)))),
             flying: Vec::new(),

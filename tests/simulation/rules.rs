@@ -7,7 +7,8 @@ use hawser::cluster::message::{AckVerdict, Fitness, GroupLine, Heartbeat, Recall
 use hawser::cluster::voter::Refusal;
 use hawser::cluster::{
     Action, AddressMark, Bid, Engine, Envelope, Event, GroupName, GroupSetup, Identity, Incarnation, Input, Member,
-    Member::*, Memory, Message, Name, Secret, Setup, Term, Timing, Voter, Witness, WitnessAction,
+    Member::*, Members, Memory, Message, Name, Secret, Setup, Term, Third, Timing, Voter, VoterSet, Witness,
+    WitnessAction,
 };
 use hawser::limits::{GROUPS_MAX, HOLD_MAX, LEASE_MAX, LINKS_MAX, MEMORIES_MAX, VIPS_MAX};
 use hawser::time::{Duration, Instant};
@@ -210,7 +211,12 @@ fn the_largest_heartbeat_fits_one_datagram() {
     };
     let echo = Some(Incarnation(u128::MAX));
     let heard = (0..LINKS_MAX).collect();
-    let envelope = Envelope { echo, voters: u32::MAX, heard, messages: vec![Message::Heartbeat(heartbeat)] };
+    let envelope = Envelope {
+        echo,
+        voters: VoterSet { generation: u32::MAX, members: Members::Pair }.tag(),
+        heard,
+        messages: vec![Message::Heartbeat(heartbeat)],
+    };
     let bytes = postcard::to_stdvec(&envelope).unwrap().len();
     assert!(bytes <= PAYLOAD_BYTES_MAX, "{bytes}");
 }
@@ -223,6 +229,7 @@ fn the_witness_cannot_pose_as_a_node() {
         groups: vec![GroupSetup { name: web(), prefer: First, addresses: Vec::new() }],
         drain: Duration::ZERO,
         config: 0,
+        wanted: Members::Trio(Third::None),
         hash,
         seed: 1,
         memory: remembers(HOLD),

@@ -7,6 +7,7 @@
 //! (`tenure`), what is said to whom (`talk`).
 
 mod campaign;
+mod change;
 mod group;
 mod normal;
 #[cfg(feature = "planted")]
@@ -24,8 +25,11 @@ use super::message::{Fitness, Recall};
 use super::name::{AddressMark, GroupName, Member, STATE_GROUP, Secret, SecretHash, Term};
 use super::timing::Timing;
 use super::voter::{Bid, Identity, Memory, Refusal, Voter};
+use super::voters::{Members, VoterSet};
 use crate::limits::LEASE_PER_LATENESS_MIN;
 use crate::time::{Duration, Instant};
+use change::Change;
+pub use change::Obstacle;
 use group::{Group, Role};
 use std::collections::{BTreeMap, VecDeque};
 use talk::{Remote, SendLog};
@@ -51,6 +55,8 @@ pub struct Setup {
     pub drain: Duration,
     /// Digest of what both nodes must have alike in their configurations.
     pub config: u64,
+    /// Who is to vote, as the configuration says; the memory says who does.
+    pub wanted: Members,
     /// SHA-256 of a secret.
     pub hash: fn(&Secret) -> SecretHash,
     /// For jitter.
@@ -86,6 +92,7 @@ pub struct Engine {
     /// A timing that waits for its hold to be written.
     timing_next: Option<Timing>,
     secrets: VecDeque<Secret>,
+    change: Change,
     random: u64,
     due: Instant,
     now: Instant,
@@ -106,6 +113,9 @@ impl Engine {
         let voter = Voter::new(now, setup.me, setup.memory.clone());
         #[cfg(feature = "planted")]
         let voter = voter.planted_silence(now + setup.timing.hold());
+        let mut voter = voter;
+        voter.sets.in_force.get_or_insert_with(|| VoterSet::first(setup.wanted.clone()));
+        let change = Change::new(voter.sets());
         let groups = setup.groups.iter().map(|group| (group.name, Group::new(group, now))).collect();
         Self {
             desk: Desk::new(voter, setup.hash),
@@ -119,6 +129,7 @@ impl Engine {
             stopping: None,
             timing_next: None,
             secrets: VecDeque::new(),
+            change,
             random: setup.seed,
             due: now,
             now,
@@ -191,11 +202,15 @@ impl Engine {
         match input {
             Input::Tick => {}
             Input::Message { from, message } => self.take_message(from, message),
+            Input::Apart(from) => self.said_apart(from),
+            Input::ThirdReady(ready) => self.third_is_ready(ready),
             Input::Notice(secret) => self.take_secrets(&[secret]),
             Input::Persisted(id) => match self.desk.written(self.now, id) {
                 Done::Answer(to, answer) => self.send_vote_answer(to, answer),
                 Done::Own(group, term) => self.own_vote_written(group, term),
                 Done::HandOver(group, term) => self.hand_over_written(group, term),
+                Done::Chosen => self.choice_written(),
+                Done::Followed(from) => self.followed(from),
                 Done::Nothing => {}
             },
             Input::StoreFailed => {
@@ -236,6 +251,7 @@ impl Engine {
             self.advance_campaign(name);
         }
         self.advance_remotes();
+        self.advance_change();
         self.advance_heartbeat();
         // Last: the others are told of the end before it is here.
         self.advance_stop();
@@ -290,13 +306,15 @@ impl Engine {
         below + 1
     }
 
-    /// What was handed over, the peer has taken and the witness has confirmed.
+    /// What was handed over, the peer has taken and the witness, where there is one, has confirmed.
     fn handed_over_is_witnessed(&self) -> bool {
+        let alone = self.members().third().is_none();
         let lines = self.peer_word().map(|w| &w.lines);
         self.groups.values().all(|g| {
             let line = lines.and_then(|lines| lines.get(&g.name));
-            g.handed_over
-                .is_none_or(|(term, _)| line.is_some_and(|l| l.witnessed && l.owned.is_some_and(|o| o >= term)))
+            g.handed_over.is_none_or(|(term, _)| {
+                line.is_some_and(|l| (l.witnessed || alone) && l.owned.is_some_and(|o| o >= term))
+            })
         })
     }
 

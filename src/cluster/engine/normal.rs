@@ -26,6 +26,7 @@ impl Engine {
         self.remotes.iter_mut().for_each(|remote| remote.shift(shift, heard));
         self.remotes[Member::Witness.index()] = Remote::default();
         self.groups.values_mut().for_each(|group| group.shift(shift, me, interval));
+        self.change.shift(shift);
         self.next_heartbeat = shift.ahead(self.next_heartbeat);
         self.due = shift.at(self.due);
         self.now = shift.at(self.now);

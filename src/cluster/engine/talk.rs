@@ -108,12 +108,17 @@ impl Engine {
     pub(super) fn peer_can_take(&self) -> bool {
         self.peer_word().is_some_and(|w| w.fitness == Fitness::Fit && !w.standby && !w.recall.lost())
             && self.peer_answers()
+            && self.setup.me.member.peer().is_some_and(|peer| self.members().includes(peer))
     }
 
     pub(super) fn advance_heartbeat(&mut self) {
         if self.now >= self.next_heartbeat {
             self.next_heartbeat = self.now + self.setup.timing.interval;
+            self.renew_alone();
             for to in self.setup.me.member.others() {
+                if to == Member::Witness && self.members().third().is_none() && !planted!(ThirdCountsInPair) {
+                    continue;
+                }
                 let seq = self.sent.push(self.now, self.setup.timing.lease);
                 let heartbeat = self.heartbeat(seq);
                 self.send(to, Message::Heartbeat(heartbeat));
@@ -122,7 +127,7 @@ impl Engine {
         self.wake_at(self.next_heartbeat);
     }
 
-    fn heartbeat(&self, seq: Seq) -> Heartbeat {
+    pub(super) fn heartbeat(&self, seq: Seq) -> Heartbeat {
         let groups = self
             .groups
             .values()
@@ -169,8 +174,12 @@ impl Engine {
             return;
         }
         self.note_heard(from);
+        if from.member == Member::Witness && self.members().third().is_none() && !planted!(ThirdCountsInPair) {
+            return;
+        }
         match message {
             Message::Hello => {}
+            Message::Voters(stance) => self.take_stance(from, stance),
             // The witness owns nothing and asks for nothing: it cannot pose as a node.
             Message::Heartbeat(_)
             | Message::PreVote(_)
@@ -211,7 +220,7 @@ impl Engine {
                 .is_some_and(|g| g.prefer == self.setup.me.member && matches!(g.role, Role::PreVote(_)))
     }
 
-    fn note_heard(&mut self, from: Identity) {
+    pub(super) fn note_heard(&mut self, from: Identity) {
         let remote = &mut self.remotes[from.member.index()];
         if remote.identity.is_none_or(|known| known.incarnation != from.incarnation) {
             remote.word = None;
@@ -302,7 +311,7 @@ impl Engine {
         self.note_recovery(lost);
     }
 
-    fn note_recovery(&mut self, was_lost: bool) {
+    pub(super) fn note_recovery(&mut self, was_lost: bool) {
         if was_lost && !self.recall().lost() {
             self.event(Event::Recovered);
         }

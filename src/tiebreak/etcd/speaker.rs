@@ -158,6 +158,7 @@ impl Speaker {
                 self.learn_secrets(request);
             }
             Message::Hello
+            | Message::Voters(_)
             | Message::Ack(_)
             | Message::PreVoteAnswer(_)
             | Message::VoteAnswer(_)

@@ -59,6 +59,7 @@ impl World {
             Fault::Stop(who) => self.deliver_input(who, Input::Command(2, Command::Stop)),
             Fault::Replay(secret) => self.replay(secret),
             Fault::Rate(who, ppm) => self.set_rate(who, ppm),
+            Fault::Want(who, want) => self.machines[who.index()].want = want,
             Fault::Timing(who, timing) => {
                 self.machines[who.index()].timing = timing;
                 self.deliver_input(who, Input::Timing(timing));
@@ -115,7 +116,7 @@ impl World {
     fn replay(&mut self, secret: Secret) {
         for to in Member::ALL {
             let content = Content::Notice(secret);
-            let packet = Packet { from: Member::First, life: Incarnation(0), counter: 0, content };
+            let packet = Packet { from: Member::First, life: Incarnation(0), counter: 0, second: false, content };
             self.push(self.now, Happening::Datagram(to, packet));
         }
     }

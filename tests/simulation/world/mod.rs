@@ -3,7 +3,7 @@
 use crate::kernel::{Clock, Kernel};
 use hawser::cluster::{
     Arbiter, Engine, Event, Fitness, GroupName, Incarnation, Intent, Member, Memory, Message, Name, Secret, SecretHash,
-    Sessions, Term, Timing, Witness,
+    Sessions, SetTag, Term, Timing, Voter, Witness,
 };
 use hawser::limits::GUARD;
 use hawser::supervisor::core::{Core, Input as Heard};
@@ -17,10 +17,12 @@ mod etcd;
 mod ills;
 mod keeper;
 mod supervisor;
+mod thirds;
 mod wire;
 
 pub(crate) use arbiter::{Device, Local};
 pub(crate) use etcd::Third;
+pub(crate) use thirds::Want;
 
 pub(crate) const MS: u64 = 1_000_000;
 /// How the text of a broken promise begins.
@@ -67,6 +69,11 @@ thread_local! {
 /// From now on this thread's worlds have this third voter.
 pub(crate) fn third(third: Third) {
     THIRD.set(third);
+}
+
+/// What that is.
+pub(crate) fn third_voter() -> Third {
+    THIRD.get()
 }
 
 /// Tries a scenario in worlds whose small delays differ. The first that did not come out well.
@@ -147,6 +154,8 @@ enum Happening {
     Plan(Fault),
     /// Between this node, in this life, and etcd.
     Etcd(Member, Incarnation, etcd::Errand),
+    /// It happens to the second witness.
+    Other(Box<Happening>),
 }
 
 /// What a sieve does with a datagram.
@@ -166,12 +175,14 @@ struct Packet {
     from: Member,
     life: Incarnation,
     counter: u64,
+    /// It goes to the second witness, or comes from it.
+    second: bool,
     content: Content,
 }
 
 #[derive(Debug, Clone)]
 enum Content {
-    Sealed(Option<Incarnation>, Message),
+    Sealed(Option<Incarnation>, SetTag, Message),
     Notice(Secret),
 }
 
@@ -200,6 +211,8 @@ pub(crate) enum Fault {
     Stop(Member),
     /// An old secret is shown to everybody.
     Replay(Secret),
+    /// The configuration of this machine wants other voters, from its next start on.
+    Want(Member, Want),
     Rate(Member, i64),
     /// The configuration of one node says so from now on.
     Timing(Member, Timing),
@@ -285,10 +298,23 @@ enum Brain {
     Witness(Box<Witness>),
 }
 
+impl Brain {
+    fn voter(&self) -> &Voter {
+        match self {
+            Self::Node(engine) => engine.voter(),
+            Self::Witness(witness) => witness.voter(),
+        }
+    }
+}
+
 struct Worker {
     brain: Brain,
     arbiter: Option<Arbiter>,
     sessions: Sessions,
+    /// Those with the second witness.
+    sessions_second: Sessions,
+    /// Whether it was told that the third voter that it wants answers.
+    ready: Option<bool>,
     life: Incarnation,
     secret: Secret,
     counter: u64,
@@ -315,6 +341,7 @@ pub(crate) struct Machine {
     pub(crate) kernel: Kernel,
     pub(crate) disk: Option<Memory>,
     pub(crate) timing: Timing,
+    want: Want,
     disk_takes: u64,
     kernel_takes: u64,
     unkillable: bool,
@@ -347,6 +374,10 @@ pub(crate) struct World {
     pub(crate) plan: Plan,
     pub(crate) chance: Chance,
     pub(crate) machines: [Machine; 3],
+    /// The second witness, or the first one while anything happens to the second.
+    other: Machine,
+    cut_other: BTreeSet<(Member, Member)>,
+    at_other: bool,
     pub(crate) network: Network,
     pub(crate) sieve: Option<Sieve>,
     cut: BTreeSet<(Member, Member)>,
@@ -390,6 +421,7 @@ impl World {
             kernel: Kernel { gated: plan.gated, ..Kernel::default() },
             disk: plan.formed.then(Memory::default),
             timing: plan.timing,
+            want: Want::Usual,
             disk_takes: 0,
             kernel_takes: 0,
             unkillable: false,
@@ -408,6 +440,9 @@ impl World {
         });
         let mut world = Self {
             now: 0,
+            other: thirds::spare(plan.timing),
+            cut_other: BTreeSet::new(),
+            at_other: false,
             plan,
             chance,
             machines,
@@ -595,6 +630,7 @@ impl World {
     }
 
     fn push(&mut self, at: u64, happening: Happening) {
+        let happening = self.addressed(happening);
         self.order += 1;
         self.queue.insert((at, self.order), happening);
     }

@@ -56,9 +56,12 @@ impl World {
             Order::TakeAway { .. } => self.taken_away(me, number),
             Order::SendNotice(secret) => {
                 for to in me.others() {
-                    let packet =
-                        Packet { from: me, life: Incarnation(0), counter: 0, content: Content::Notice(*secret) };
+                    let content = Content::Notice(*secret);
+                    let packet = Packet { from: me, life: Incarnation(0), counter: 0, second: false, content };
                     self.transmit(me, to, &packet);
+                    if to == Member::Witness && self.other.powered {
+                        self.transmit(me, to, &Packet { second: true, ..packet });
+                    }
                 }
             }
         }
@@ -109,7 +112,8 @@ impl World {
                 timing: machine.timing,
                 groups,
                 drain: Duration::ZERO,
-                config: 0,
+                config: machine.want.config(),
+                wanted: machine.want.members(&self.plan),
                 hash,
                 seed,
                 memory,
@@ -123,6 +127,8 @@ impl World {
             brain,
             arbiter,
             sessions: Sessions::new(life),
+            sessions_second: Sessions::new(life),
+            ready: None,
             life,
             secret,
             counter: 0,
