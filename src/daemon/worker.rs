@@ -144,12 +144,8 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
         claims,
         started,
     };
-    let (fit, fit_told) = watch::channel(None);
     let noting = tokio::spawn(notes::run(noted, names.clone(), state.clone()));
-    tokio::spawn(web::health::run(web.upstreams()));
-    tokio::spawn(web::probe::run(web.probe_targets(), fit));
-    tokio::spawn(fitness::run(why, fit_told, state.watch_view(), driver.clone()));
-    tokio::spawn(follow_standby(state.clone(), config.my_node().name, driver.clone()));
+    watch_health(&config, &web, why, &state, &driver);
     let admin = tokio::spawn(admin::server::serve(ground.admin, Arc::new(desk)));
     tell_systemd(&[sd_notify::NotifyState::Ready]);
     tracing::info!(node = %config.my_node().name, cluster = %config.cluster.name, "node started");
@@ -275,6 +271,15 @@ fn hello(config: &Config, memory: Option<&Memory>, identity: &Identity, secret: 
         notice: to_peer.chain(to_witness).collect(),
         notice_datagram: notice.encode().to_vec(),
     }
+}
+
+/// Starts what looks at servers, web tier and state, and tells the engine how this node is.
+fn watch_health(config: &Config, web: &web::Handle, why: Why, state: &StateHandle, driver: &DriverHandle) {
+    let (fit, fit_told) = watch::channel(None);
+    tokio::spawn(web::health::run(web.upstreams()));
+    tokio::spawn(web::probe::run(web.probe_targets(), fit));
+    tokio::spawn(fitness::run(why, fit_told, state.watch_view(), driver.clone()));
+    tokio::spawn(follow_standby(state.clone(), config.my_node().name, driver.clone()));
 }
 
 /// Who is told what the keeper of the addresses reports.

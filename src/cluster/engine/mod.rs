@@ -146,9 +146,6 @@ impl Engine {
         self.note_lateness(late);
         if late > self.setup.timing.lease {
             self.lose_all(Cause::Froze);
-        } else if late > self.setup.timing.lease / 3 {
-            // The lease was survived; but the machine may have been moved to another port of its switch meanwhile.
-            self.announce_owned();
         }
         self.advance();
         self.take(input);

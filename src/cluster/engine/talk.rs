@@ -236,8 +236,9 @@ impl Engine {
         }
     }
 
-    /// A partition has healed, or this node stood still: caches may hold what somebody else said meanwhile.
-    pub(super) fn announce_owned(&mut self) {
+    /// A partition has healed, or this node stood still and heard nobody: caches may hold what somebody else said
+    /// meanwhile, and the switch may know this machine at another port.
+    fn announce_owned(&mut self) {
         let owned: Vec<GroupName> =
             self.groups.values().filter(|g| matches!(g.role, Role::Owner(_))).map(|g| g.name).collect();
         self.out.extend(owned.into_iter().map(Action::Announce));
