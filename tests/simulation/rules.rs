@@ -1,7 +1,7 @@
 //! Rules of the voter, its desk and the engine that take no world to show: one object, a few calls.
 
-use crate::scenarios::{calm, isolate, kept, millis};
-use crate::world::{Fate, Fault, MS, Plan, World, hash, web};
+use crate::scenarios::{calm, heal, isolate, kept, millis};
+use crate::world::{Fate, Fault, MS, Part, Plan, World, hash, web};
 use hawser::cluster::desk::{Desk, Done};
 use hawser::cluster::message::{AckVerdict, Fitness, GroupLine, Heartbeat, Recall, Request};
 use hawser::cluster::voter::{Refusal, VoteTerms};
@@ -376,4 +376,42 @@ fn a_pair_whose_nodes_both_stand_by_still_writes_its_state() {
     world.now(Fault::Standby(Member::Second, false));
     world.run(1_000 * MS);
     assert_eq!(world.answering(web()), [Member::Second]);
+}
+
+/// Who was to announce the group again since then.
+fn announced(world: &World, since: u64) -> Vec<Member> {
+    let all = world.announced.iter().filter(|(at, _, group)| *at >= since && *group == web());
+    all.map(|(_, who, _)| *who).collect()
+}
+
+#[test]
+fn after_a_healed_partition_the_owner_and_nobody_else_announces_again() {
+    let mut world = calm().unwrap();
+    isolate(&mut world, Second);
+    world.run(1_000 * MS);
+    let cut = world.now;
+    world.run(500 * MS);
+    assert_eq!(announced(&world, cut), [], "nothing has changed while it is cut");
+    let healed = world.now;
+    heal(&mut world);
+    world.run(200 * MS);
+    assert_eq!(announced(&world, healed), [First]);
+    kept(&world, First, cut).unwrap();
+}
+
+#[test]
+fn after_a_freeze_in_which_it_heard_nobody_an_owner_that_kept_its_lease_announces_again() {
+    let mut world = calm().unwrap();
+    for (frozen, announces) in [(100, false), (250, true)] {
+        world.run(500 * MS);
+        let since = world.now;
+        world.now(Fault::Freeze(First, Part::Both));
+        world.run(frozen * MS);
+        world.now(Fault::Thaw(First, Part::Both));
+        world.run(200 * MS);
+        kept(&world, First, since).unwrap();
+        let announced = announced(&world, since);
+        assert_eq!(announced.contains(&First), announces, "frozen for {frozen} ms");
+        assert!(!announced.contains(&Second));
+    }
 }

@@ -226,7 +226,8 @@ impl Engine {
         }
     }
 
-    /// A partition has healed: caches may hold what somebody else said meanwhile.
+    /// A partition has healed, or this node stood still and heard nobody: caches may hold what somebody else said
+    /// meanwhile, and the switch may know this machine at another port.
     fn announce_owned(&mut self) {
         let owned: Vec<GroupName> =
             self.groups.values().filter(|g| matches!(g.role, Role::Owner(_))).map(|g| g.name).collect();

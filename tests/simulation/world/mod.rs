@@ -348,6 +348,8 @@ pub(crate) struct World {
     last_term: BTreeMap<GroupName, Term>,
     pub(crate) events: Vec<(u64, Member, Event)>,
     pub(crate) answers: Vec<(u64, Member, Result<(), hawser::cluster::CommandRefusal>)>,
+    /// Who was to announce what again.
+    pub(crate) announced: Vec<(u64, Member, GroupName)>,
     /// The first broken promise.
     pub(crate) broken: Option<String>,
     /// How long two nodes answered for one address, in all.
@@ -407,6 +409,7 @@ impl World {
             last_term: BTreeMap::new(),
             events: Vec::new(),
             answers: Vec::new(),
+            announced: Vec::new(),
             broken: None,
             double_ns: 0,
             double_since: None,

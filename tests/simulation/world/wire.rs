@@ -177,7 +177,8 @@ impl World {
                 let now = self.local(me);
                 self.tell(me, now, Input::Drained(group));
             }
-            Action::Drain(_, false) | Action::Announce(_) => {}
+            Action::Drain(_, false) => {}
+            Action::Announce(group) => self.announced.push((self.now, me, group)),
             Action::Event(event) => {
                 self.note(|| format!("{me:?}: {event:?}"));
                 for silent in [true, false] {
