@@ -225,14 +225,16 @@ impl Desk {
         }
     }
 
-    /// Hears ARP where it must, and announces what has a carrier again.
+    /// Announces what came up, and hears ARP where it must.
     fn links_changed(&mut self, links: Vec<Link>) {
         let before = std::mem::replace(&mut self.tools.links, links);
-        let works = |links: &[Link], name: &str| links.iter().any(|link| link.name == name && link.up && link.carrier);
         let now = clock::now();
+        let find = |links: &[Link], name: &str| links.iter().find(|link| link.name == name).cloned();
         for post in &mut self.posts {
-            let came_back = |name: &str| !works(&before, name) && works(&self.tools.links, name);
-            if post.is_open() && post.vips.iter().any(|vip| came_back(&vip.interface)) {
+            let came_up = |name: &str| {
+                find(&self.tools.links, name).is_some_and(|link| link.came_up_since(find(&before, name).as_ref()))
+            };
+            if post.is_open() && post.vips.iter().any(|vip| came_up(&vip.interface)) {
                 post.schedule.again(now);
             }
         }
