@@ -149,6 +149,10 @@ pub const ADDRESS_RETRY: Duration = Duration::from_millis(100);
 pub const UNABLE_REST: Duration = Duration::from_secs(10);
 /// At most one answer to a machine that claims a held address in this time.
 pub const CONFLICT_REPEAT: Duration = Duration::from_secs(1);
+/// Addresses on which somebody else has laid hands are put right at once, but not more often than this.
+pub const MEND_REST: Duration = Duration::from_millis(20);
+/// The same deed of somebody else is told this often at most.
+pub const MEND_TOLD_EVERY: Duration = Duration::from_secs(1);
 /// How long an orderly end waits for the addresses to be gone.
 pub const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(2);
 /// Most connections that the web tier has open at once, all threads together (less where few files may be open).

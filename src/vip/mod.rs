@@ -10,7 +10,7 @@
 //!                ├── supervision  the supervisor: addresses and deadlines
 //!                ├── announce     when; frames: what; packet: on the wire
 //!                ├── sockets      what TCP still has to say, and its end
-//!                └── addresses (a thread of its own: rtnetlink)
+//!                └── addresses (a thread of its own: rtnetlink; upkeep: what is wrong with them)
 //! ```
 //!
 //! Not here: who may hold an address (`cluster`), what is done when this process dies (`supervisor`).
@@ -28,6 +28,7 @@ pub mod priority;
 pub mod probe;
 pub mod sockets;
 pub mod supervision;
+mod upkeep;
 
 pub use keeper::{Keeper, KeeperError, KeeperHandle, KeeperSetup};
 pub use supervision::SupervisorLink;

@@ -333,6 +333,34 @@ impl Link {
     }
 }
 
+/// An address as the kernel has it, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lasting {
+    /// What it is, and where.
+    pub present: Present,
+    /// For so many seconds it may be picked as a source address; `u32::MAX` is for ever.
+    pub preferred_secs: u32,
+    /// For so many seconds it stays; `u32::MAX` is for ever.
+    pub valid_secs: u32,
+}
+
+impl Lasting {
+    /// Reads what the kernel says of an address. What it says nothing of lasts for ever.
+    #[must_use]
+    pub fn from_message(message: &AddressMessage) -> Option<Self> {
+        let present = Present::from_message(message)?;
+        let lifetime = message.attributes.iter().find_map(|attribute| {
+            if let AddressAttribute::CacheInfo(info) = attribute {
+                Some((info.ifa_preferred, info.ifa_valid))
+            } else {
+                None
+            }
+        });
+        let (preferred_secs, valid_secs) = lifetime.unwrap_or((u32::MAX, u32::MAX));
+        Some(Self { present, preferred_secs, valid_secs })
+    }
+}
+
 /// Addresses and interfaces.
 pub struct Routing {
     channel: Channel,
@@ -361,11 +389,11 @@ impl Routing {
     ///
     /// # Errors
     /// If the dump fails.
-    pub fn addresses(&mut self) -> io::Result<Vec<Present>> {
+    pub fn addresses(&mut self) -> io::Result<Vec<Lasting>> {
         let request = route_message(RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP);
         self.channel.dump(&request, |answer| {
             let message = (answer.kind == RTM_NEWADDR).then(|| AddressMessage::parse(answer.payload))?;
-            Present::from_message(&message.ok()?)
+            Lasting::from_message(&message.ok()?)
         })
     }
 
@@ -374,7 +402,7 @@ impl Routing {
     /// # Errors
     /// If the dump fails.
     pub fn present(&mut self, wanted: &[IpAddr]) -> io::Result<Vec<Present>> {
-        let mut all = self.addresses()?;
+        let mut all: Vec<Present> = self.addresses()?.into_iter().map(|one| one.present).collect();
         all.retain(|present| wanted.contains(&present.address.addr()));
         Ok(all)
     }
