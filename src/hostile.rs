@@ -29,7 +29,7 @@ use crate::{
     replicate,
     time::{Duration, Instant},
     trust::{ClusterId, Keyring, Kind, Notice, Opener, Sealer, claim, hash_secret},
-    vip::{self, frames},
+    vip::{self, frames, frames::Overheard},
     web,
 };
 use ipnet::IpNet;
@@ -287,6 +287,11 @@ fn arp(bytes: &[u8]) {
         assert!(bytes.len() >= 42 && !address.is_unspecified());
         for frame in frames::announcements(mac, address.into()) {
             assert_eq!(frames::claim(&frame), Some((mac, address)), "what is announced reads as a claim of the same");
+        }
+    }
+    if let Some(Overheard::Has(mac, address)) = frames::overheard(bytes) {
+        for frame in frames::announcements(mac, address) {
+            assert_eq!(frames::overheard(&frame), Some(Overheard::Has(mac, address)), "in both families");
         }
     }
 }

@@ -149,6 +149,10 @@ pub const ADDRESS_RETRY: Duration = Duration::from_millis(100);
 pub const UNABLE_REST: Duration = Duration::from_secs(10);
 /// At most one answer to a machine that claims a held address in this time.
 pub const CONFLICT_REPEAT: Duration = Duration::from_secs(1);
+/// A machine that claims a held address is told of at its first claim, and again so often while it goes on.
+pub const CLAIM_TOLD_EVERY: Duration = Duration::from_secs(60);
+/// Most such machines and addresses that are told of in that time.
+pub const CLAIMS_TOLD_MAX: usize = 16;
 /// Addresses on which somebody else has laid hands are put right at once, but not more often than this.
 pub const MEND_REST: Duration = Duration::from_millis(20);
 /// The same deed of somebody else is told this often at most.

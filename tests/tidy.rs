@@ -94,6 +94,7 @@ const PURE: &[&str] = &[
     "src/vip/announce.rs",
     "src/vip/frames.rs",
     "src/vip/keeper/plan.rs",
+    "src/vip/rivals.rs",
     "src/vip/upkeep.rs",
     "src/replicate/protocol",
 ];

@@ -5,7 +5,7 @@ use crate::{
     replicate, web,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 /// How a node is doing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,6 +27,9 @@ pub struct Status {
     pub standby: bool,
     /// The groups; the implicit `state` is among them.
     pub groups: Vec<Group>,
+    /// Other machines that lately said that they have an address of ours.
+    #[serde(default)]
+    pub claims: Vec<Claimed>,
     /// The other node.
     pub peer: Peer,
     /// The third voter.
@@ -77,6 +80,19 @@ pub struct Group {
     pub witnessed: bool,
     /// Its addresses, and their interfaces.
     pub vips: Vec<String>,
+}
+
+/// Another machine that says that it has an address which this node holds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Claimed {
+    /// The group.
+    pub group: GroupName,
+    /// The address.
+    pub address: IpAddr,
+    /// The hardware address of the other machine.
+    pub mac: String,
+    /// Milliseconds since this was told. It is told at the first claim, and once a minute while it goes on.
+    pub ago_ms: u64,
 }
 
 /// The other node.

@@ -84,7 +84,7 @@ pub use arbiter::{Arbiter, Errand, Fact, OffBy, Rules, Sight, Stand, Way};
 pub use engine::{Engine, Setup, View};
 pub use event::{Cause, Event};
 pub use input::{Action, Command, CommandId, CommandRefusal, Input};
-pub use intent::{Intent, Intents, Layers, Report};
+pub use intent::{Claim, Intent, Intents, Layers, Report};
 pub use message::{Envelope, Fitness, Message};
 pub use name::{GroupName, Incarnation, Member, Name, STATE_GROUP, Secret, SecretHash, Term};
 pub use session::{Sessions, Verdict};

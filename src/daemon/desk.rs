@@ -1,9 +1,9 @@
 //! Answers the admin API of a node.
 
-use super::{fitness::Why, notes::Names, tiebreak};
+use super::{claims::Claims, fitness::Why, notes::Names, tiebreak};
 use crate::{
     admin::{
-        api::{Changed, ConfirmFenced, Group, Link, Peer, Remote, SetStandby, Status, Switchover, Voter},
+        api::{Changed, Claimed, ConfirmFenced, Group, Link, Peer, Remote, SetStandby, Status, Switchover, Voter},
         server::{Answer, Desk},
     },
     clock,
@@ -27,6 +27,7 @@ pub(super) struct NodeDesk {
     pub(super) tiebreak: tiebreak::Handle,
     pub(super) layers: Layers,
     pub(super) why: Why,
+    pub(super) claims: Claims,
     pub(super) started: Instant,
 }
 
@@ -149,6 +150,7 @@ impl NodeDesk {
             unfit_because,
             standby: view.standby,
             groups: self.groups(seen, now),
+            claims: self.claims(now),
             peer: Peer {
                 name: self.config.peer_node().name,
                 connected: heard(peer),
@@ -218,6 +220,16 @@ impl NodeDesk {
             .collect()
     }
 
+    fn claims(&self, now: Instant) -> Vec<Claimed> {
+        let shown = self.claims.lately(now).into_iter().map(|(claim, ago)| Claimed {
+            group: claim.group,
+            address: claim.address,
+            mac: claim.station(),
+            ago_ms: millis(ago),
+        });
+        shown.collect()
+    }
+
     fn links(&self, seen: &Seen, now: Instant) -> Vec<Link> {
         let patience = self.config.cluster.interval * 3;
         let ours = self.config.my_node().links.iter();
@@ -246,6 +258,13 @@ fn advice(status: &Status) -> Vec<String> {
         advice.push(format!("the third voter {} is not heard: if a node fails now, nobody takes over", witness.name));
     }
     advice.extend(status.tiebreak_state.needs.clone());
+    advice.extend(status.claims.iter().map(|Claimed { address, mac, ago_ms, .. }| {
+        let ago = Duration::from_millis(*ago_ms).as_secs();
+        format!(
+            "{mac} claims {address}, which this node holds (told {ago} s ago): find that machine by its hardware address \
+             and take the address off it; visitors may be led astray until then"
+        )
+    }));
     if status.voter.lost {
         let whom = if status.tiebreak_state.stand.is_some() { String::new() } else { format!(" and {}", witness.name) };
         advice.push(format!(

@@ -6,6 +6,7 @@
 //!
 //! Not here: what any of the parts does.
 
+mod claims;
 mod desk;
 mod fitness;
 mod memory;

@@ -2,7 +2,7 @@
 
 use crate::{
     clock,
-    cluster::{Cause, Event, GroupName, Member, Name, Term},
+    cluster::{Cause, Claim, Event, GroupName, Member, Name, Term},
     config::Config,
     driver::Note,
     replicate::{HistoryEntry, StateHandle},
@@ -42,6 +42,7 @@ pub(super) async fn run(mut notes: mpsc::Receiver<Note>, names: Names, state: St
     while let Some(note) = notes.recv().await {
         match note {
             Note::Event(event) => tell(&event, &names, &state),
+            Note::Claimed(claim) => record_claim(&claim, &names, &state),
             Note::Stopped => return,
         }
     }
@@ -84,9 +85,8 @@ fn record(change: &Change, names: &Names, state: &StateHandle) {
     let after_ms = change.after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
     let Change { group, from, to, cause, term, .. } = *change;
     tracing::info!(%group, from, to, cause = cause.as_str(), %term, after_ms, "role changed");
-    let now = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
     state.record_history(HistoryEntry {
-        at_unix_ms: u64::try_from(now.as_millis()).unwrap_or(0),
+        at_unix_ms: unix_ms(),
         node: names.of(names.me),
         group,
         from: from.to_owned(),
@@ -96,4 +96,27 @@ fn record(change: &Change, names: &Names, state: &StateHandle) {
         after_ms,
         text: String::new(),
     });
+}
+
+/// Nothing changes by it; but whoever asks later why visitors went astray finds it here.
+fn record_claim(claim: &Claim, names: &Names, state: &StateHandle) {
+    let Claim { group, term, address, .. } = *claim;
+    let mac = claim.station();
+    tracing::warn!(%group, %address, mac, %term, "address claimed by another machine; announced again");
+    state.record_history(HistoryEntry {
+        at_unix_ms: unix_ms(),
+        node: names.of(names.me),
+        group,
+        from: "active".to_owned(),
+        to: "active".to_owned(),
+        cause: "address_claimed".to_owned(),
+        term,
+        after_ms: None,
+        text: claim.to_string(),
+    });
+}
+
+fn unix_ms() -> u64 {
+    let now = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(0)
 }

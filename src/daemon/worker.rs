@@ -2,6 +2,7 @@
 
 use super::{
     Failure, abort_on_panic,
+    claims::Claims,
     desk::NodeDesk,
     fitness::{self, Why},
     memory,
@@ -92,7 +93,10 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
         let hello = Word::Hello(hello(&config, &ground.identity, ground.secret));
         link.say(&hello).map_err(|e| Failure::passing(format!("cannot talk to the supervisor: {e}")))?;
     }
-    let (keeper, layers) = start_keeper(&config, supervisor, &web, &driver, &why)?;
+    let claims = Claims::default();
+    let hearers =
+        Hearers { driver: driver.clone(), why: why.clone(), claims: claims.clone(), notes: notes.downgrade() };
+    let (keeper, layers) = start_keeper(&config, supervisor, &web, hearers)?;
     let memory = ground.promises.election().map(memory::memory);
     let of_state = |m: &Memory| m.groups.iter().find(|g| g.group == state_group()).map(|g| g.highest);
     let highest = memory.as_ref().and_then(of_state);
@@ -126,14 +130,11 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
         tiebreak,
         layers,
         why: why.clone(),
+        claims,
         started,
     };
-    let (fit, fit_told) = watch::channel(None);
     let noting = tokio::spawn(notes::run(noted, names.clone(), state.clone()));
-    tokio::spawn(web::health::run(web.upstreams()));
-    tokio::spawn(web::probe::run(web.probe_targets(), fit));
-    tokio::spawn(fitness::run(why, fit_told, state.watch_view(), driver.clone()));
-    tokio::spawn(follow_standby(state.clone(), config.my_node().name, driver.clone()));
+    watch_health(&config, &web, why, &state, &driver);
     let admin = tokio::spawn(admin::server::serve(ground.admin, Arc::new(desk)));
     tell_systemd(&[sd_notify::NotifyState::Ready]);
     tracing::info!(node = %config.my_node().name, cluster = %config.cluster.name, "node started");
@@ -255,38 +256,67 @@ fn hello(config: &Config, identity: &Identity, secret: crate::cluster::Secret) -
     }
 }
 
+/// Starts what looks at servers, web tier and state, and tells the engine how this node is.
+fn watch_health(config: &Config, web: &web::Handle, why: Why, state: &StateHandle, driver: &DriverHandle) {
+    let (fit, fit_told) = watch::channel(None);
+    tokio::spawn(web::health::run(web.upstreams()));
+    tokio::spawn(web::probe::run(web.probe_targets(), fit));
+    tokio::spawn(fitness::run(why, fit_told, state.watch_view(), driver.clone()));
+    tokio::spawn(follow_standby(state.clone(), config.my_node().name, driver.clone()));
+}
+
+/// Who is told what the keeper of the addresses reports.
+struct Hearers {
+    driver: DriverHandle,
+    why: Why,
+    claims: Claims,
+    /// Weak: the notes end when the cluster thread does.
+    notes: mpsc::WeakSender<Note>,
+}
+
+impl Hearers {
+    /// Called on the keeper's thread.
+    fn hear(&self, report: Report) {
+        match &report {
+            Report::Unable(reason) => {
+                match reason {
+                    Some(reason) => tracing::warn!("node cannot serve: {reason}"),
+                    None => tracing::info!("node can serve again"),
+                }
+                self.why.addresses(reason.clone());
+            }
+            Report::Claimed(claim) => {
+                self.claims.note(clock::now(), *claim);
+                let told = self.notes.upgrade().is_some_and(|notes| notes.try_send(Note::Claimed(*claim)).is_ok());
+                if !told {
+                    tracing::warn!("{claim}");
+                }
+            }
+            // All of them are about what somebody else did, or the kernel refused.
+            Report::Event(text) => tracing::warn!("{text}"),
+            Report::SupervisorGone => {
+                tracing::error!("the supervisor died: letting go of everything and ending");
+            }
+            Report::Held(..) | Report::Gone(_) => {}
+        }
+        self.driver.tell(Input::Report(report));
+    }
+}
+
 fn start_keeper(
     config: &Config,
     supervisor: Option<SupervisorLink>,
     web: &web::Handle,
-    driver: &DriverHandle,
-    why: &Why,
+    hearers: Hearers,
 ) -> Result<(KeeperHandle, Layers), Failure> {
-    let (quiet, tell, why) = (web.clone(), driver.clone(), why.clone());
+    let quiet = web.clone();
     let setup = KeeperSetup {
         groups: config.groups.clone(),
         lease: config.cluster.lease,
         gate: config.cluster.gate,
         supervisor,
         quiet: Arc::new(move |group| quiet.in_flight(*group) == 0),
-        report: Box::new(move |report| {
-            match &report {
-                Report::Unable(reason) => {
-                    match reason {
-                        Some(reason) => tracing::warn!("node cannot serve: {reason}"),
-                        None => tracing::info!("node can serve again"),
-                    }
-                    why.addresses(reason.clone());
-                }
-                // All of them are about what somebody else did, or the kernel refused.
-                Report::Event(text) => tracing::warn!("{text}"),
-                Report::SupervisorGone => {
-                    tracing::error!("the supervisor died: letting go of everything and ending");
-                }
-                Report::Held(..) | Report::Gone(_) => {}
-            }
-            tell.tell(Input::Report(report));
-        }),
+        report: Box::new(move |report| hearers.hear(report)),
     };
     Keeper::spawn(setup).map_err(Failure::lasting)
 }

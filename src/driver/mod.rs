@@ -24,8 +24,8 @@ use crate::{
     alarm::Alarm,
     clock,
     cluster::{
-        Action, Command, CommandId, CommandRefusal, Engine, Event, GroupName, Identity, Input, Intent, Intents, Member,
-        Memory, Message, Report, View,
+        Action, Claim, Command, CommandId, CommandRefusal, Engine, Event, GroupName, Identity, Input, Intent, Intents,
+        Member, Memory, Message, Report, View,
     },
     limits::{DATAGRAM_BURST_MAX, DATAGRAM_BYTES_MAX, DRAIN_POLL, DRIVER_QUEUE_MAX},
     time::{Duration, Instant},
@@ -65,6 +65,8 @@ pub struct Seen {
 pub enum Note {
     /// Something happened.
     Event(Event),
+    /// Another machine claims an address that this node holds.
+    Claimed(Claim),
     /// Everything is let go of: the process may end.
     Stopped,
 }

@@ -8,7 +8,7 @@
 //!  intents ──> keeper (one thread, never waits for the kernel's rtnl lock)
 //!                ├── gate         nftables: who may be heard, until when
 //!                ├── supervision  the supervisor: addresses and deadlines
-//!                ├── announce     when; frames: what; packet: on the wire
+//!                ├── announce     when; frames: what; packet: on the wire; rivals: who else claims them
 //!                ├── sockets      what TCP still has to say, and its end
 //!                └── addresses (a thread of its own: rtnetlink; upkeep: what is wrong with them)
 //! ```
@@ -26,6 +26,7 @@ pub mod netlink;
 pub mod packet;
 pub mod priority;
 pub mod probe;
+pub mod rivals;
 pub mod sockets;
 pub mod supervision;
 mod upkeep;

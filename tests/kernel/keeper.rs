@@ -271,7 +271,8 @@ isolated_tests! {
             })
         });
         assert!(claim_seen, "announced again");
-        kept.wait_for_event("02:00:00:00:00:66 claims 192.0.2.10");
+        let named = |report: &Report| matches!(report, Report::Claimed(claim) if claim.mac == [2, 0, 0, 0, 0, 0x66]);
+        kept.wait_for(named);
     }
 
     fn an_address_that_someone_else_removes_is_put_back_at_once() {

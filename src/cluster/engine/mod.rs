@@ -185,7 +185,7 @@ impl Engine {
 
     fn take_report(&mut self, report: Report) {
         match report {
-            Report::Held(..) | Report::Event(_) => {}
+            Report::Held(..) | Report::Claimed(_) | Report::Event(_) => {}
             Report::Gone(group) => self.gone(group),
             Report::Unable(why) => self.unable = self.desk.failed() || why.is_some(),
             Report::SupervisorGone => {
