@@ -32,7 +32,9 @@
 //! 7. **Without a lease the kernel is silent**, whoever is frozen or dead: the gate's element runs out a guard before the
 //!    lease, a late renewal cannot re-open it, and frames that leave are dropped as well as those that come.
 //!    (`both_frozen_then_thawed_mid_renewal`, `winner_frozen_before_first_gate_call`,
-//!    `without_a_gate_promises_outlast_the_addresses`; on a real kernel `tests/kernel` and `tests/e2e`)
+//!    `without_a_gate_promises_outlast_the_addresses`; on a real kernel `stale_owner_sends_arp_with_closed_gate`,
+//!    `nft_flush_under_load`, `switchover_under_load_counts_failed_requests_and_dark_ms`, and what else is in
+//!    `tests/kernel` and `tests/e2e`)
 //! 8. **A crash notice is a proof.** The supervisor tells the secret when the worker is dead and no address is left.
 //!    (`no_notice_while_the_worker_may_live`, `whatever_happens_a_notice_means_dead_and_gone`)
 //!
