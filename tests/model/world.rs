@@ -321,7 +321,8 @@ impl Bounds {
             | Message::Vote(_)
             | Message::VoteAnswer(_)
             | Message::Offer { .. }
-            | Message::Ask { .. } => false,
+            | Message::Ask { .. }
+            | Message::Voters(_) => false,
         };
         let voted = match &message {
             Message::Vote(request) => request.term.0,
@@ -333,7 +334,8 @@ impl Bounds {
             | Message::PreVote(_)
             | Message::PreVoteAnswer(_)
             | Message::Offer { .. }
-            | Message::Ask { .. } => 0,
+            | Message::Ask { .. }
+            | Message::Voters(_) => 0,
         };
         let machine = state.machine_mut(from);
         machine.told = machine.told.max(voted);
@@ -391,7 +393,7 @@ fn renumber(packet: &mut Packet, seqs: [u64; 3]) {
         Message::PreVote(request) | Message::Vote(request) => request.seq = request.seq.saturating_sub(from),
         Message::Ack(ack) => ack.seq = ack.seq.saturating_sub(to),
         Message::PreVoteAnswer(answer) | Message::VoteAnswer(answer) => answer.seq = answer.seq.saturating_sub(to),
-        Message::Hello | Message::Offer { .. } | Message::Ask { .. } => {}
+        Message::Hello | Message::Offer { .. } | Message::Ask { .. } | Message::Voters(_) => {}
     }
 }
 
