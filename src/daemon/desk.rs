@@ -269,6 +269,7 @@ fn advice(status: &Status) -> Vec<String> {
     for upstream in status.web.upstreams.iter().filter(dead) {
         advice.push(format!("no server of upstream {} is up: its requests are answered with an error", upstream.name));
     }
+    advice.extend(web::tls::advice(&status.web.tls));
     for link in status.links.iter().filter(|link| !link.up && peer.connected) {
         advice.push(format!("the link {} - {} carries nothing", link.from, link.to));
     }
