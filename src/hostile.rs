@@ -14,9 +14,9 @@
 //! | `admin` | whoever may open the admin socket: bodies of its calls |
 //! | `node_config`, `witness_config` | whoever writes the configuration |
 //! | `web_path`, `web_range` | visitors |
+//! | `web_proxy_header`, `web_frames` | proxies in front, and whoever poses as one; clients of HTTP/2 |
 //!
-//! Built for tests and with the feature `hostile` only. Not here: HTTP itself (hyper), TLS (rustls), and PROXY headers,
-//! which hawser does not read yet.
+//! Built for tests and with the feature `hostile` only. Not here: HTTP itself (hyper), TLS (rustls).
 
 use crate::{
     admin::api::{SetStandby, Switchover},
@@ -28,7 +28,10 @@ use crate::{
     limits::{DATAGRAM_BYTES_MAX, GROUPS_MAX, INTERVAL_DEFAULT, LEASE_DEFAULT},
     replicate,
     time::{Duration, Instant},
-    trust::{ClusterId, Keyring, Kind, Notice, Opener, Sealer, claim, hash_secret},
+    trust::{
+        ClusterId, Keyring, Kind, Notice, Opener, Sealer, claim, hash_secret,
+        site::{Facts, Standing, Trouble},
+    },
     vip::{self, frames, frames::Overheard},
     web,
 };
@@ -53,7 +56,7 @@ pub struct Decoder {
 }
 
 /// All of them.
-pub const DECODERS: [Decoder; 12] = [
+pub const DECODERS: [Decoder; 14] = [
     Decoder { name: "envelope", eat: envelope, samples: envelopes },
     Decoder { name: "conversation", eat: conversation, samples: conversations },
     Decoder { name: "datagram", eat: datagram, samples: datagrams },
@@ -66,6 +69,8 @@ pub const DECODERS: [Decoder; 12] = [
     Decoder { name: "witness_config", eat: witness_config, samples: witness_configs },
     Decoder { name: "web_path", eat: web::hostile::path, samples: web::hostile::paths },
     Decoder { name: "web_range", eat: web::hostile::range, samples: web::hostile::ranges },
+    Decoder { name: "web_proxy_header", eat: web::hostile::proxy_header, samples: web::hostile::proxy_headers },
+    Decoder { name: "web_frames", eat: web::hostile::frames, samples: web::hostile::many_frames },
 ];
 
 /// Engine messages, as they lie in a datagram.
@@ -343,6 +348,24 @@ impl Machine for Pretended {
     fn is_dir(&self, _: &Path) -> bool {
         true
     }
+
+    fn certificate(&self, _: &Path, _: &Path) -> Result<(Facts, Standing), Trouble> {
+        let from = std::time::UNIX_EPOCH;
+        let names = vec!["shop.example".to_owned()];
+        Ok((Facts { names, not_before: from, not_after: from, key_kind: "ecdsa" }, Standing::Holds))
+    }
+
+    fn client_ca(&self, _: &Path) -> Result<(), Trouble> {
+        Ok(())
+    }
+
+    fn ticket_keys(&self, _: &Path) -> Result<(), Trouble> {
+        Ok(())
+    }
+
+    fn may_be_denied(&self) -> bool {
+        false
+    }
 }
 
 /// Each fault has a reason, and a line that the file has.
@@ -494,6 +517,7 @@ mod tests {
     }
     eaters! {
         envelope conversation datagram arp netlink replica replicas admin node_config witness_config web_path web_range
+        web_proxy_header web_frames
     }
 
     #[test]

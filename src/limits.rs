@@ -195,6 +195,28 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a new connection without a byte counts as one that is about to send its request.
 pub const FIRST_BYTE_GRACE: Duration = Duration::from_secs(1);
+/// How long a client may take for the handshake of TLS.
+pub const TLS_HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// Most handshakes (and PROXY headers) that are awaited at once, all threads together; at most half of the connections.
+pub const TLS_HANDSHAKES_MAX: usize = 8192;
+/// How long a proxy in front may take for its PROXY header.
+pub const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest PROXY header, in bytes: addresses and what vendors add to them.
+pub const PROXY_HEADER_BYTES_MAX: usize = 1024;
+/// Most networks from which a listener takes PROXY headers.
+pub const PROXY_NETWORKS_MAX: usize = 64;
+/// Most certificates of one listener.
+pub const CERTIFICATES_MAX: usize = 64;
+/// Longest file of certificates or of a key of a site, in bytes: whole collections of CAs are such files.
+pub const CERTIFICATE_FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// How often the files of certificates are looked at.
+pub const CERTIFICATE_LOOK: Duration = Duration::from_secs(5);
+/// A certificate that holds for less than this is told.
+pub const CERTIFICATE_SOON: Duration = Duration::from_secs(21 * 24 * 3600);
+/// How long the key of session tickets is in use, and how long a ticket is good.
+pub const TICKET_EPOCH: Duration = Duration::from_secs(6 * 3600);
+/// Most secrets from which session tickets are opened.
+pub const TICKET_KEYS_MAX: usize = 8;
 /// Longest head of a request, in bytes.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Most header fields of a request or response.
@@ -203,6 +225,22 @@ pub const HEADERS_MAX: usize = 128;
 pub const H2_STREAMS_MAX: u32 = 200;
 /// Longest list of header fields of one HTTP/2 request, in bytes.
 pub const H2_HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
+/// HTTP/2 streams that a client has reset before they were looked at: more end the connection (CVE-2023-44487).
+pub const H2_PENDING_RESETS_MAX: usize = 20;
+/// HTTP/2 streams that were reset because of the client's faults: more end the connection.
+pub const H2_ERROR_RESETS_MAX: usize = 128;
+/// What a client may send on one HTTP/2 stream before it is read, in bytes.
+pub const H2_STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+/// The same for all streams of a connection together.
+pub const H2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// What waits to be sent on one HTTP/2 stream, in bytes.
+pub const H2_SEND_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of HTTP/2 frames that carry nothing (SETTINGS, PING, RST_STREAM and the like) which a client may send at once,
+pub const H2_OVERHEAD_BYTES: i64 = 256 * 1024;
+/// and each second besides,
+pub const H2_OVERHEAD_BYTES_PER_SECOND: i64 = 64 * 1024;
+/// and besides one for so many bytes of content in either direction.
+pub const H2_OVERHEAD_SHARE: i64 = 8;
 /// Time between two HTTP/2 pings of a connection.
 pub const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
 /// How long an HTTP/2 ping may stay without an answer.
@@ -213,6 +251,8 @@ pub const H2_IDLE_MAX: Duration = Duration::from_secs(60);
 pub const WRITE_STALL_MAX: Duration = Duration::from_secs(60);
 /// How long a closed connection is still read, so that the last response is not lost to a reset (RFC 9112 §9.6).
 pub const LINGER_MAX: Duration = Duration::from_secs(2);
+/// The same by bytes, for HTTP/2: who floods does not stop when told to.
+pub const H2_LINGER_BYTES_MAX: usize = 256 * 1024;
 /// Longest request path, in bytes (`PATH_MAX`).
 pub const PATH_BYTES_MAX: usize = 4096;
 /// Files up to this size are read at once, larger ones in pieces.
@@ -360,6 +400,8 @@ const _: () = {
         PROBE_INTERVAL.as_millis() + PROBE_FALL as u128 * PROBE_TIMEOUT.as_millis() <= 3000,
         "a stuck web tier is known within three seconds"
     );
+    assert!(PROXY_HEADER_BYTES_MAX >= 16 + 216, "what every receiver must take: the longest addresses");
+    assert!(TLS_HANDSHAKES_MAX * 2 <= WEB_CONNECTIONS_MAX, "those on their way in leave room for those that are in");
     assert!(FILE_PIECE_BYTES as u64 >= FILE_WHOLE_BYTES_MAX, "a whole file is one piece");
     assert!(
         PROMISE_SLOT_BYTES >= 96 + NAME_BYTES_MAX + LINKS_MAX * 20 + MEMORIES_MAX * (NAME_BYTES_MAX + 32),

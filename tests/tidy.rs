@@ -24,7 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("tiebreak", &["time", "limits", "clock", "alarm", "cluster", "config", "trust"]),
     ("vip", &["time", "limits", "clock", "alarm", "cluster", "config"]),
     ("replicate", &["time", "limits", "clock", "cluster", "store"]),
-    ("web", &["time", "limits", "clock", "cluster", "config", "http"]),
+    ("web", &["time", "limits", "clock", "cluster", "config", "trust", "http"]),
     ("admin", &["time", "limits", "cluster", "replicate", "web"]),
     ("supervisor", &["time", "limits", "clock", "alarm", "cluster", "config", "vip"]),
     (

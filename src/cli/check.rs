@@ -6,7 +6,9 @@ use super::{
     out,
 };
 use crate::{
-    config::{self, Checked, Config, Etcd, Fault, Faults, Machine, Scene, ThisMachine, Tiebreak, WitnessConfig},
+    config::{
+        self, Checked, Config, Etcd, Fault, Faults, Machine, Onlooker, Scene, ThisMachine, Tiebreak, WitnessConfig,
+    },
     trust::{Identity, Keyring, TrustError, keyring::Purpose, outside::Outside, pki},
 };
 use serde::Serialize;
@@ -32,7 +34,7 @@ struct Finding {
 
 /// `hawser check`.
 pub(crate) fn check(args: &CheckArgs) -> ExitCode {
-    let machine: Option<&dyn Machine> = if args.offline { None } else { Some(&ThisMachine) };
+    let machine: Option<&dyn Machine> = if args.offline { None } else { Some(&Onlooker) };
     let findings: Vec<Finding> = args.files.iter().map(|file| look(file, machine)).collect();
     if args.json {
         match serde_json::to_string_pretty(&findings) {

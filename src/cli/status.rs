@@ -209,6 +209,9 @@ fn carries(link: &Link, status: &Status) -> String {
 }
 
 fn write_web(page: &mut String, status: &Status) -> std::fmt::Result {
+    for certificate in status.web.tls.iter().flat_map(|listener| &listener.certificates) {
+        writeln!(page, "  tls        {}", certificate.line())?;
+    }
     for upstream in &status.web.upstreams {
         let up = upstream.servers.iter().filter(|s| s.up).count();
         if upstream.servers.iter().any(|s| s.checked) {

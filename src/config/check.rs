@@ -11,6 +11,7 @@ use super::{
 use crate::{
     cluster::{self, Name, STATE_GROUP, Timing},
     limits,
+    trust::site::{Facts, Standing, Trouble},
 };
 use ipnet::IpNet;
 use std::{
@@ -27,6 +28,23 @@ pub trait Machine {
     fn has_address(&self, address: IpAddr) -> bool;
     /// Whether the folder is there.
     fn is_dir(&self, path: &Path) -> bool;
+    /// What the certificate says, and whether it holds now.
+    ///
+    /// # Errors
+    /// Why it cannot be used with this key.
+    fn certificate(&self, cert: &Path, key: &Path) -> Result<(Facts, Standing), Trouble>;
+    /// Whether the file holds the CA of client certificates.
+    ///
+    /// # Errors
+    /// Why not.
+    fn client_ca(&self, path: &Path) -> Result<(), Trouble>;
+    /// Whether the file holds keys of session tickets.
+    ///
+    /// # Errors
+    /// Why not.
+    fn ticket_keys(&self, path: &Path) -> Result<(), Trouble>;
+    /// Whether the one who asks need not be allowed to read keys.
+    fn may_be_denied(&self) -> bool;
 }
 
 /// What a file is checked against.
@@ -51,6 +69,7 @@ pub(super) fn judge(report: &mut Report, draft: Draft, scene: &Scene<'_>, dir: P
     listeners(report, &draft);
     routes(report, &draft, scene);
     upstreams(report, &draft);
+    super::tls::judge(report, &draft, scene);
     socket_path(report, &draft.admin_socket);
     assemble(report, draft, scene, dir)
 }
@@ -328,7 +347,7 @@ fn routes(report: &mut Report, draft: &Draft, scene: &Scene<'_>) {
                         wrong(what, "every answer is a 404"),
                     );
                 }
-                RouteAction::Proxy { .. } | RouteAction::Static { .. } => {}
+                RouteAction::Proxy { .. } | RouteAction::Static { .. } | RouteAction::ToHttps { .. } => {}
             }
         }
     }
@@ -391,10 +410,13 @@ fn assemble(report: &mut Report, draft: Draft, scene: &Scene<'_>, dir: PathBuf) 
     let groups: Option<Vec<values::Group>> = draft.groups.iter().map(|group| assemble_group(group, &draft)).collect();
     let groups = groups?;
     let upstreams: Option<Vec<values::Upstream>> = draft.upstreams.into_iter().map(assemble_upstream).collect();
+    let listeners: Option<Vec<_>> =
+        draft.listeners.into_iter().map(|listener| assemble_listener(listener, &groups)).collect();
     let web = Web {
-        listeners: draft.listeners.into_iter().flat_map(|listener| assemble_listener(listener, &groups)).collect(),
+        listeners: listeners?.concat(),
         upstreams: upstreams?,
         threads: draft.threads,
+        ticket_keys: draft.ticket_keys.map(|keys| keys.value),
     };
     let leaves = |at: usize| draft.nodes.get(at).is_some_and(|node| node.leaves.is_some_and(|leaves| leaves.value));
     let alone = match (draft.nodes.len(), leaves(0), leaves(1)) {
@@ -492,21 +514,27 @@ fn assemble_upstream(upstream: Upstream) -> Option<values::Upstream> {
         response_timeout: upstream.response_timeout,
         idle_timeout: upstream.idle_timeout,
         http2: upstream.http2,
+        proxy_protocol: upstream.proxy_protocol,
     })
 }
 
 /// One listener for each address, its routes ordered longest path first.
-fn assemble_listener(listener: Listener, groups: &[values::Group]) -> Vec<values::Listener> {
+fn assemble_listener(listener: Listener, groups: &[values::Group]) -> Option<Vec<values::Listener>> {
+    let front = listener.front.assemble()?;
     let mut routes: Vec<values::Route> = listener
         .routes
         .into_iter()
         .map(|route| values::Route { path: route.path.value, action: route.action.value })
         .collect();
     routes.sort_by_key(|route| std::cmp::Reverse(route.path.len()));
+    let listener_addresses = listener.addresses;
     let group_of =
         |ip: IpAddr| groups.iter().find(|g| g.vips.iter().any(|vip| vip.address.addr() == ip)).map(|g| g.name);
-    let addresses = listener.addresses.into_iter().map(|address| address.value);
-    addresses
-        .map(|address| values::Listener { address, group: group_of(address.ip()), routes: routes.clone() })
-        .collect()
+    let listener = |address: At<SocketAddr>| values::Listener {
+        address: address.value,
+        group: group_of(address.value.ip()),
+        routes: routes.clone(),
+        front: front.clone(),
+    };
+    Some(listener_addresses.into_iter().map(listener).collect())
 }

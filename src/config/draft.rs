@@ -3,7 +3,8 @@
 use super::{
     address, etcd,
     fault::{Report, Wrong, wrong},
-    values::{GateMode, HealthCheck, HealthKind, RouteAction, TiebreakKind},
+    tls,
+    values::{GateMode, HealthCheck, HealthKind, ProxyVersion, RouteAction, TiebreakKind},
     walk::{At, Section},
 };
 use crate::{cluster::Name, limits};
@@ -29,6 +30,7 @@ pub(super) struct Draft {
     pub(super) admin_socket: PathBuf,
     pub(super) state_dir: PathBuf,
     pub(super) threads: usize,
+    pub(super) ticket_keys: Option<At<PathBuf>>,
 }
 
 pub(super) struct Cluster {
@@ -70,6 +72,7 @@ pub(super) struct Listener {
     pub(super) place: String,
     pub(super) addresses: Vec<At<SocketAddr>>,
     pub(super) routes: Vec<Route>,
+    pub(super) front: tls::Front,
 }
 
 pub(super) struct Route {
@@ -88,6 +91,7 @@ pub(super) struct Upstream {
     pub(super) response_timeout: Duration,
     pub(super) idle_timeout: Duration,
     pub(super) http2: bool,
+    pub(super) proxy_protocol: Option<ProxyVersion>,
 }
 
 /// Reads the whole document; `dir` is where relative paths begin.
@@ -106,6 +110,7 @@ pub(super) fn read(report: &mut Report, mut file: Section<'_>, dir: &Path) -> Dr
     let store = file.section(report, "store");
     let web = file.section(report, "web");
     let cluster = read_cluster(report, cluster);
+    let (threads, ticket_keys) = read_web(report, web, dir);
     tiebreak(report, &file, &cluster, nodes.len() == 1);
     file.finish(report, &[]);
     Draft {
@@ -120,7 +125,8 @@ pub(super) fn read(report: &mut Report, mut file: Section<'_>, dir: &Path) -> Dr
         upstreams: upstreams.into_iter().map(|upstream| read_upstream(report, upstream)).collect(),
         admin_socket: read_path(report, admin, "socket", dir, ADMIN_SOCKET),
         state_dir: read_path(report, store, "dir", dir, STATE_DIR),
-        threads: read_web(report, web),
+        threads,
+        ticket_keys,
     }
 }
 
@@ -177,12 +183,13 @@ pub(super) fn path(text: &str, dir: &Path) -> Result<PathBuf, Wrong> {
     Ok(dir.join(text))
 }
 
-fn read_web(report: &mut Report, section: Option<Section<'_>>) -> usize {
-    let Some(mut section) = section else { return 0 };
+fn read_web(report: &mut Report, section: Option<Section<'_>>, dir: &Path) -> (usize, Option<At<PathBuf>>) {
+    let Some(mut section) = section else { return (0, None) };
     let most = u32::try_from(limits::WEB_THREADS_MAX).unwrap_or(u32::MAX);
     let threads = section.number(report, "threads", 0..=most);
+    let ticket_keys = section.parsed(report, "ticket_keys", |text| path(text, dir));
     section.finish(report, &[]);
-    threads.map_or(0, |threads| usize::try_from(threads.value).unwrap_or_default())
+    (threads.map_or(0, |threads| usize::try_from(threads.value).unwrap_or_default()), ticket_keys)
 }
 
 fn read_cluster(report: &mut Report, section: Option<Section<'_>>) -> Cluster {
@@ -266,7 +273,8 @@ fn read_listener(report: &mut Report, mut section: Section<'_>, dir: &Path) -> L
     let addresses = section.list(report, "address", limits::LISTENERS_MAX, address::socket);
     section.missing(report, "address", "write address = \"192.0.2.10:80\"");
     let mut routes = Vec::new();
-    let short = ["root", "upstream"].into_iter().any(|key| section.has(key));
+    let front = tls::read(report, &mut section, dir);
+    let short = ACTIONS.into_iter().any(|key| section.has(key));
     let (place, line) = (section.place.clone(), section.line);
     if short {
         let path = At { value: "/".to_owned(), line };
@@ -276,14 +284,14 @@ fn read_listener(report: &mut Report, mut section: Section<'_>, dir: &Path) -> L
             action,
         }));
     } else if !section.has("route") {
-        let help = "write root = \"/srv/www\", or upstream = \"app\", or [[listener.route]]";
+        let help = "write root = \"/srv/www\", or upstream = \"app\", or redirect = \"https\", or [[listener.route]]";
         report.fault(line, &place, wrong("answers nothing", help));
     }
     for route in section.sections(report, "route", limits::ROUTES_MAX) {
         routes.extend(read_route(report, route, dir));
     }
-    section.finish(report, &["root", "index", "upstream"]);
-    Listener { place, addresses: addresses.unwrap_or_default(), routes }
+    section.finish(report, &["root", "index", "upstream", "redirect"]);
+    Listener { place, addresses: addresses.unwrap_or_default(), routes, front }
 }
 
 fn read_route(report: &mut Report, mut section: Section<'_>, dir: &Path) -> Option<Route> {
@@ -291,27 +299,41 @@ fn read_route(report: &mut Report, mut section: Section<'_>, dir: &Path) -> Opti
     section.missing(report, "path", "write path = \"/api/\"");
     let action = read_action(report, &mut section, dir);
     let place = section.place.clone();
-    section.finish(report, &["root", "index", "upstream"]);
+    section.finish(report, &["root", "index", "upstream", "redirect"]);
     Some(Route { place, path: path?, action: action? })
 }
 
-/// `root` with `index`, or `upstream`: exactly one.
+/// The keys that say what answers.
+const ACTIONS: [&str; 3] = ["root", "upstream", "redirect"];
+
+/// `root` with `index`, or `upstream`, or `redirect`: exactly one.
 fn read_action(report: &mut Report, section: &mut Section<'_>, dir: &Path) -> Option<At<RouteAction>> {
     let root = section.parsed(report, "root", |text| path(text, dir));
     let index = section.list(report, "index", limits::ROUTES_MAX, index_name);
     let upstream = section.parsed(report, "upstream", address::name);
-    let (has_root, has_upstream) = (section.has("root"), section.has("upstream"));
-    if has_root == has_upstream {
-        let what = if has_root { "has both root and upstream" } else { "has neither root nor upstream" };
-        let help = "write root = \"/srv/www\" for files, or upstream = \"app\" to forward";
+    let redirect = section.parsed(report, "redirect", tls::redirect);
+    let written: Vec<&str> = ACTIONS.into_iter().filter(|key| section.has(key)).collect();
+    if written.len() != 1 {
+        let what = match written.as_slice() {
+            [] => "has neither root nor upstream nor redirect".to_owned(),
+            written => format!("has both {}", written.join(" and ")),
+        };
+        let help = "write root = \"/srv/www\" for files, upstream = \"app\" to forward, or redirect = \"https\"";
         report.fault(section.line, &section.place, wrong(what, help));
         return None;
     }
-    if let (true, Some(first)) = (has_upstream, index.as_ref().and_then(|index| index.first())) {
-        report.fault(first.line, &section.place_of("index"), wrong("is for files", "leave it out beside upstream"));
+    if let (false, Some(first)) = (section.has("root"), index.as_ref().and_then(|index| index.first())) {
+        report.fault(
+            first.line,
+            &section.place_of("index"),
+            wrong("is for files", "write root beside it, or leave it out"),
+        );
     }
     if let Some(upstream) = upstream {
         return Some(At { value: RouteAction::Proxy { upstream: upstream.value }, line: upstream.line });
+    }
+    if let Some(redirect) = redirect {
+        return Some(At { value: RouteAction::ToHttps { port: redirect.value }, line: redirect.line });
     }
     let root = root?;
     let index = index.map_or_else(|| vec!["index.html".to_owned()], |i| i.into_iter().map(|name| name.value).collect());
@@ -357,9 +379,22 @@ fn read_upstream(report: &mut Report, mut section: Section<'_>) -> Upstream {
     let response_timeout = timeout(&mut section, "response_timeout", 30);
     let idle_timeout = timeout(&mut section, "idle_timeout", 60);
     let http2 = section.flag(report, "http2").is_some_and(|http2| http2.value);
+    let versions = [("v1", ProxyVersion::V1), ("v2", ProxyVersion::V2)];
+    let proxy_protocol = section.choice(report, "proxy_protocol", &versions).map(|version| version.value);
     let (place, line, servers) = (section.place.clone(), section.line, servers.unwrap_or_default());
     section.finish(report, &[]);
-    Upstream { place, line, name, servers, health, connect_timeout, response_timeout, idle_timeout, http2 }
+    Upstream {
+        place,
+        line,
+        name,
+        servers,
+        health,
+        connect_timeout,
+        response_timeout,
+        idle_timeout,
+        http2,
+        proxy_protocol,
+    }
 }
 
 fn read_health(report: &mut Report, upstream: &mut Section<'_>) -> HealthCheck {

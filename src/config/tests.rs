@@ -3,6 +3,7 @@
 use super::*;
 use crate::cluster::{Member, Name};
 use crate::limits;
+use crate::trust::site::{Facts, Standing, Trouble};
 use ipnet::IpNet;
 use proptest::prelude::*;
 use std::{net::IpAddr, path::PathBuf, time::Duration};
@@ -58,6 +59,24 @@ impl Machine for Pretended {
 
     fn is_dir(&self, path: &Path) -> bool {
         path.starts_with("/srv")
+    }
+
+    fn certificate(&self, _: &Path, _: &Path) -> Result<(Facts, Standing), Trouble> {
+        let from = std::time::UNIX_EPOCH;
+        let names = vec!["shop.example".to_owned()];
+        Ok((Facts { names, not_before: from, not_after: from, key_kind: "ecdsa" }, Standing::Holds))
+    }
+
+    fn client_ca(&self, _: &Path) -> Result<(), Trouble> {
+        Ok(())
+    }
+
+    fn ticket_keys(&self, _: &Path) -> Result<(), Trouble> {
+        Ok(())
+    }
+
+    fn may_be_denied(&self) -> bool {
+        false
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::cluster::{GroupName, Member, Name};
 use ipnet::IpNet;
-use std::{net::IpAddr, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::IpAddr, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 /// The configuration of a cluster as one of its nodes sees it.
 #[derive(Debug, Clone)]
@@ -292,6 +292,8 @@ pub struct Web {
     pub upstreams: Vec<Upstream>,
     /// Number of web threads; 0 is one per core.
     pub threads: usize,
+    /// The file of the keys of session tickets, if they are not made from the cluster's secret.
+    pub ticket_keys: Option<PathBuf>,
 }
 
 /// `[[listener]]`.
@@ -303,6 +305,76 @@ pub struct Listener {
     pub group: Option<GroupName>,
     /// First match wins; ordered longest prefix first by the check.
     pub routes: Vec<Route>,
+    /// What comes before HTTP.
+    pub front: Front,
+}
+
+/// What comes before HTTP on a listener: nothing by default.
+#[derive(Debug, Clone, Default)]
+pub struct Front {
+    /// TLS; the addresses of one `[[listener]]` share it.
+    pub tls: Option<Arc<Tls>>,
+    /// The value of `Strict-Transport-Security`.
+    pub hsts: Option<String>,
+    /// The networks of the proxies in front: each connection begins with a PROXY header, and nobody else may connect.
+    /// Empty: none does.
+    pub proxy_from: Vec<IpNet>,
+}
+
+/// `listener.tls` and `[[listener.certificate]]`.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// At least one. The first is for clients that name no host that is known.
+    pub certificates: Vec<CertificateFiles>,
+    /// The oldest version that is spoken.
+    pub min_version: TlsVersion,
+    /// Clients are asked for a certificate.
+    pub clients: Option<ClientAuth>,
+}
+
+/// A certificate and its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate, then those that signed it, in PEM.
+    pub cert: PathBuf,
+    /// Its key, in PEM.
+    pub key: PathBuf,
+}
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// 1.2.
+    Tls12,
+    /// 1.3.
+    Tls13,
+}
+
+/// How clients are asked for a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientAuth {
+    /// The CAs that sign the clients' certificates, in PEM.
+    pub ca: PathBuf,
+    /// Whether there must be one.
+    pub need: ClientNeed,
+}
+
+/// Whether a client must show a certificate. One that shows a bad one is refused in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientNeed {
+    /// It must.
+    Required,
+    /// It may.
+    Optional,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// The line of text.
+    V1,
+    /// The binary header.
+    V2,
 }
 
 /// `[[listener.route]]`.
@@ -329,6 +401,11 @@ pub enum RouteAction {
         /// Name of the upstream.
         upstream: Name,
     },
+    /// The client is sent to the same address by https.
+    ToHttps {
+        /// The port there.
+        port: u16,
+    },
 }
 
 /// `[[upstream]]`.
@@ -348,6 +425,8 @@ pub struct Upstream {
     pub idle_timeout: Duration,
     /// Speak HTTP/2 by prior knowledge to the servers (default no).
     pub http2: bool,
+    /// Begin each connection to a server with a PROXY header; then each request has a connection of its own.
+    pub proxy_protocol: Option<ProxyVersion>,
 }
 
 /// `upstream.health`.

@@ -293,6 +293,7 @@ fn advice(status: &Status) -> Vec<String> {
     for upstream in status.web.upstreams.iter().filter(dead) {
         advice.push(format!("no server of upstream {} is up: its requests are answered with an error", upstream.name));
     }
+    advice.extend(web::tls::advice(&status.web.tls));
     advice.extend(ways::advice(status));
     if !status.layers.supervisor {
         advice.push("no supervisor: a crash costs a whole lease".to_owned());

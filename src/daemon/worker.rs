@@ -90,7 +90,7 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
     let (driver, queue) = driver::queue();
     let (notes, noted) = mpsc::channel(NOTES_QUEUE_MAX);
     let why = Why::default();
-    let web = start_web(&config, ground.fault)?;
+    let web = start_web(&config, &ground.identity, ground.fault)?;
     if let Some(link) = &supervisor {
         let hello = Word::Hello(hello(&config, memory.as_ref(), &ground.identity, ground.secret));
         link.say(&hello).map_err(|e| Failure::passing(format!("cannot talk to the supervisor: {e}")))?;
@@ -150,7 +150,7 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
     tell_systemd(&[sd_notify::NotifyState::Ready]);
     tracing::info!(node = %config.my_node().name, cluster = %config.cluster.name, "node started");
 
-    let stopped = serve(&mut signals, &driver, noting, admin).await;
+    let stopped = serve(&mut signals, &driver, &web, noting, admin).await;
     drop(cluster);
     tell_systemd(&[sd_notify::NotifyState::Stopping]);
     stopped.map_err(|task| Failure::passing(format!("{task} ended unasked")))?;
@@ -170,6 +170,7 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
 async fn serve(
     signals: &mut Signals,
     driver: &DriverHandle,
+    web: &web::Handle,
     mut noting: tokio::task::JoinHandle<()>,
     mut admin: tokio::task::JoinHandle<std::io::Result<()>>,
 ) -> Result<(), &'static str> {
@@ -185,7 +186,10 @@ async fn serve(
                         tracing::warn!(%why, "the engine was not asked");
                     }
                 }
-                Asked::Reload => tracing::warn!("configuration is read at the start only: restart to apply it"),
+                Asked::Reload => {
+                    web.certificates().look_now();
+                    tracing::warn!("certificates are read again; the configuration at the start only: restart to apply it");
+                }
                 Asked::Reopen => {}
             },
             _ = &mut noting => return if stopping { Ok(()) } else { Err("the cluster thread") },
@@ -245,9 +249,15 @@ fn replication_link(config: &Config) -> Result<Link, Failure> {
     Ok(Link::Accept { listeners, known: theirs.iter().map(SocketAddr::ip).collect() })
 }
 
-fn start_web(config: &Config, fault: Option<web::fault::Fault>) -> Result<web::Handle, Failure> {
-    let setup = web::Setup { fault, ..web::Setup::of(config) };
-    web::Tier::start(setup).map_err(Failure::passing)
+fn start_web(config: &Config, identity: &Identity, fault: Option<web::fault::Fault>) -> Result<web::Handle, Failure> {
+    let tickets = Some(trust::TicketSecrets::of_cluster(identity.keyring()));
+    let setup = web::Setup { fault, tickets, ..web::Setup::of(config) };
+    web::Tier::start(setup).map_err(|error| match error {
+        web::Error::Tls(_) => Failure::lasting(error),
+        web::Error::Bind(_) | web::Error::Upstream(_) | web::Error::Folder(..) | web::Error::Thread(_) => {
+            Failure::passing(error)
+        }
+    })
 }
 
 /// What the supervisor must know to take over when this worker dies.
@@ -277,6 +287,7 @@ fn hello(config: &Config, memory: Option<&Memory>, identity: &Identity, secret: 
 fn watch_health(config: &Config, web: &web::Handle, why: Why, state: &StateHandle, driver: &DriverHandle) {
     let (fit, fit_told) = watch::channel(None);
     tokio::spawn(web::health::run(web.upstreams()));
+    tokio::spawn(web::tls::run(web.certificates()));
     tokio::spawn(web::probe::run(web.probe_targets(), fit));
     tokio::spawn(fitness::run(why, fit_told, state.watch_view(), driver.clone()));
     tokio::spawn(follow_standby(state.clone(), config.my_node().name, driver.clone()));

@@ -5,8 +5,12 @@
 
 mod drain;
 mod files;
+mod floods;
 mod health;
 mod kit;
 mod listeners;
+mod proxied;
 mod proxy;
 mod requests;
+mod secure;
+mod tls;
