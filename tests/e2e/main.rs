@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests fail as tests do")]
 
 mod pairs;
+mod voters;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

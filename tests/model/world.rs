@@ -315,6 +315,7 @@ impl Bounds {
                 !beat.recall.lost() && beat.groups.iter().all(|line| line.owned.is_none() && line.released.is_none())
             }
             Message::Hello
+            | Message::Voters(_)
             | Message::Ack(_)
             | Message::PreVote(_)
             | Message::PreVoteAnswer(_)
@@ -327,6 +328,7 @@ impl Bounds {
             Message::Vote(request) => request.term.0,
             Message::VoteAnswer(answer) if answer.granted => answer.term.0,
             Message::VoteAnswer(_)
+            | Message::Voters(_)
             | Message::Hello
             | Message::Heartbeat(_)
             | Message::Ack(_)
@@ -391,7 +393,7 @@ fn renumber(packet: &mut Packet, seqs: [u64; 3]) {
         Message::PreVote(request) | Message::Vote(request) => request.seq = request.seq.saturating_sub(from),
         Message::Ack(ack) => ack.seq = ack.seq.saturating_sub(to),
         Message::PreVoteAnswer(answer) | Message::VoteAnswer(answer) => answer.seq = answer.seq.saturating_sub(to),
-        Message::Hello | Message::Offer { .. } | Message::Ask { .. } => {}
+        Message::Hello | Message::Voters(_) | Message::Offer { .. } | Message::Ask { .. } => {}
     }
 }
 
