@@ -8,8 +8,7 @@ use crate::{
     limits::DATAGRAM_BYTES_MAX,
     trust::{ClusterId, new_incarnation, new_secret, random},
 };
-use std::net::Ipv4Addr;
-use std::{path::Path, time::Duration};
+use std::{net::Ipv4Addr, path::Path, time::Duration};
 use tokio::time::timeout;
 
 /// Addresses of this test alone: loopback is a whole /8.
