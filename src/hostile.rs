@@ -83,7 +83,8 @@ fn envelopes() -> Vec<Vec<u8>> {
     let messages = parts(&said).filter_map(|part| postcard::from_bytes(part.message).ok());
     let envelopes = messages.take(40).map(|message: Message| {
         let messages = vec![message.clone(), Message::Hello, message];
-        postcard::to_stdvec(&Envelope { echo: Some(Incarnation(7)), voters: 0, messages }).unwrap_or_default()
+        let heard = [0, 1].into_iter().collect();
+        postcard::to_stdvec(&Envelope { echo: Some(Incarnation(7)), voters: 0, heard, messages }).unwrap_or_default()
     });
     envelopes.collect()
 }

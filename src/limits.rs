@@ -79,6 +79,24 @@ pub const NAME_BYTES_MAX: usize = 32;
 pub const VIPS_PER_GROUP_MAX: usize = 32;
 /// Most links to one peer.
 pub const LINKS_MAX: usize = 8;
+/// A way that carries nothing counts as lost when the other side was heard this often meanwhile,
+pub const LINK_MISSES: u32 = 8;
+/// for one lease, but not for less than this.
+pub const LINK_PATIENCE_MIN: Duration = Duration::from_millis(250);
+/// A way that was lost must carry for this long before it is told to be back; twice as long each time,
+pub const LINK_REST_MIN: Duration = Duration::from_secs(2);
+/// but not longer than this: so a way that flaps is told of twice a minute at most.
+pub const LINK_REST_MAX: Duration = Duration::from_secs(60);
+/// A way that carried for so long begins with the shortest rest again.
+pub const LINK_CALM: Duration = Duration::from_secs(600);
+/// Ways to one node that a witness remembers, and answers on.
+pub const WITNESS_WAYS_MAX: usize = LINKS_MAX;
+/// A witness answers on every way on which it heard a node within this time.
+pub const WITNESS_WAY_FRESH: Duration = Duration::from_secs(1);
+/// The worst lateness of so many minutes is told as the one of late.
+pub const LATE_MINUTES: usize = 10;
+/// A lease below so many times the worst lateness is too short.
+pub const LEASE_PER_LATENESS_MIN: u32 = 4;
 /// Most clusters that one witness serves.
 pub const CLUSTERS_PER_WITNESS_MAX: usize = 256;
 /// Longest sealed datagram, in bytes: fits every path without fragments.
@@ -342,6 +360,8 @@ const _: () = {
     assert!(KILL_PATIENCE.as_millis() < GUARD.as_millis(), "a killed worker's addresses go before the gate shuts");
     assert!(LOOK_FRESH.as_millis() >= 2 * LOOK_STEP.as_millis(), "one late question does not spoil a look");
     assert!(LOOK_MAX.as_millis() > 2 * LOOK_STEP.as_millis() * LOOK_STEPS as u128);
+    assert!(LINKS_MAX <= 8, "which links carry is told in the bits of one byte");
+    assert!(LINK_REST_MIN.as_millis() > LINK_PATIENCE_MIN.as_millis(), "a way is back later than it is lost");
     assert!(GATE_FIRST.as_millis() < LEASE_MIN.as_millis(), "the first opening is shorter than any lease");
 };
 /// Longest chaos or soak of the demo.

@@ -107,4 +107,14 @@ pub enum Event {
     },
     /// The voter has its memory back from the others.
     Recovered,
+    /// The engine was called later than the lease is long: the process did not run. Whatever it owned it has lost.
+    Froze {
+        /// How late: for so long at least it did not run.
+        late: Duration,
+    },
+    /// The engine was called so late that the lease is too short for this machine.
+    Late {
+        /// How late.
+        late: Duration,
+    },
 }

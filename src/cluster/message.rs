@@ -1,7 +1,7 @@
 //! What the engines say to each other. What is said to one member at one instant travels in one datagram.
 
 use super::name::{GroupName, Incarnation, Secret, SecretHash, Term};
-use crate::time::Duration;
+use crate::{limits::LINKS_MAX, time::Duration};
 use serde::{Deserialize, Serialize};
 
 /// A message with what every message carries.
@@ -11,8 +11,29 @@ pub struct Envelope {
     pub echo: Option<Incarnation>,
     /// Generation of the voter set; only equal ones count.
     pub voters: u32,
+    /// The links on which the sender has lately heard the receiver. For people alone: nothing is decided by it.
+    pub heard: LinkSet,
     /// The messages, in the order in which they were said.
     pub messages: Vec<Message>,
+}
+
+/// Some of the links between the nodes, as one byte. Any byte is one: links that do not exist are nobody's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkSet(u8);
+
+impl LinkSet {
+    /// Whether the link is in it.
+    #[must_use]
+    pub const fn contains(self, link: usize) -> bool {
+        link < LINKS_MAX && self.0 & (1 << link) != 0
+    }
+}
+
+impl FromIterator<usize> for LinkSet {
+    /// Links beyond [`LINKS_MAX`] are left out.
+    fn from_iter<I: IntoIterator<Item = usize>>(links: I) -> Self {
+        Self(links.into_iter().filter(|link| *link < LINKS_MAX).fold(0, |set, link| set | 1 << link))
+    }
 }
 
 /// Numbers what is sent by one incarnation: each datagram to a member has its own.

@@ -1,15 +1,16 @@
 //! Answers the admin API of a node.
 
-use super::{fitness::Why, notes::Names, tiebreak};
+use super::{fitness::Why, notes::Names, tiebreak, ways};
 use crate::{
     admin::{
-        api::{Changed, ConfirmFenced, Group, Link, Peer, Remote, SetStandby, Status, Switchover, Voter},
+        api::{Changed, ConfirmFenced, Group, Peer, Remote, SetStandby, Status, Switchover, Voter},
         server::{Answer, Desk},
     },
     clock,
     cluster::{Command, Fitness, GroupName, Layers, Name, STATE_GROUP, engine::MemberView},
     config::{Config, HealthKind},
     driver::{DriverHandle, Seen},
+    limits::{LATE_MINUTES, LEASE_PER_LATENESS_MIN},
     replicate::{HistoryEntry, Standby, StateHandle},
     time::{Duration, Instant},
     web,
@@ -163,10 +164,11 @@ impl NodeDesk {
                 connected: heard(witness),
                 round_trip_ms: trip(witness),
                 heard_ms: heard_ms(witness),
+                ways: ways::to_witness(&self.config, seen, now),
             },
             tiebreak: self.config.tiebreak.kind().word().to_owned(),
             tiebreak_state: self.tiebreak.view(now),
-            links: self.links(seen, now),
+            links: ways::links(&self.config, seen, now),
             layers: self.layers,
             voter: Voter {
                 silent_ms: view.silent_until.map(|until| millis(now.until(until))),
@@ -175,6 +177,7 @@ impl NodeDesk {
             lease_ms: millis(self.config.cluster.lease),
             interval_ms: millis(self.config.cluster.interval),
             worst_tick_ms: fine_millis(view.worst_late),
+            recent_tick_ms: fine_millis(view.recent_late),
             refused: seen.refused.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
             state: self.state.view(),
             web: self.web_view(),
@@ -217,20 +220,6 @@ impl NodeDesk {
             })
             .collect()
     }
-
-    fn links(&self, seen: &Seen, now: Instant) -> Vec<Link> {
-        let patience = self.config.cluster.interval * 3;
-        let ours = self.config.my_node().links.iter();
-        ours.zip(&self.config.peer_node().links)
-            .zip(&seen.links)
-            .map(|((from, to), heard)| Link {
-                from: from.to_string(),
-                to: to.to_string(),
-                up: heard.is_some_and(|at| now.since(at) < patience),
-                heard_ms: heard.map(|at| millis(now.since(at))),
-            })
-            .collect()
-    }
 }
 
 /// What somebody at three in the morning should know.
@@ -241,7 +230,10 @@ fn advice(status: &Status) -> Vec<String> {
         advice
             .push("neither peer nor third voter is heard: this node cannot own anything; look at its links".to_owned());
     } else if !peer.connected {
-        advice.push(format!("{} is not heard: there is no standby", peer.name));
+        advice.push(format!(
+            "{0} is not heard: there is no standby; if {0} runs, `hawser status` there tells on which links it hears {1}",
+            peer.name, status.node
+        ));
     } else if !witness.connected {
         advice.push(format!("the third voter {} is not heard: if a node fails now, nobody takes over", witness.name));
     }
@@ -269,24 +261,30 @@ fn advice(status: &Status) -> Vec<String> {
     for upstream in status.web.upstreams.iter().filter(dead) {
         advice.push(format!("no server of upstream {} is up: its requests are answered with an error", upstream.name));
     }
-    for link in status.links.iter().filter(|link| !link.up && peer.connected) {
-        advice.push(format!("the link {} - {} carries nothing", link.from, link.to));
-    }
+    advice.extend(ways::advice(status));
     if !status.layers.supervisor {
         advice.push("no supervisor: a crash costs a whole lease".to_owned());
     }
     if !status.layers.gate {
         advice.push("the gate is off: a hung node answers until its addresses' lifetime ends".to_owned());
     }
+    advice.extend(late(status));
+    advice
+}
+
+/// The lease is too short for a machine that is so busy, or sleeps so long.
+fn late(status: &Status) -> Option<String> {
+    let (recent, factor) = (status.recent_tick_ms, f64::from(LEASE_PER_LATENESS_MIN));
     #[expect(clippy::cast_precision_loss, reason = "a lease is a small number of milliseconds")]
     let lease = status.lease_ms as f64;
-    if status.worst_tick_ms * 4.0 > lease {
-        advice.push(format!(
-            "the cluster thread was once called {:.0} ms late, and the lease is {} ms: make the lease longer",
-            status.worst_tick_ms, status.lease_ms
-        ));
-    }
-    advice
+    (recent * factor > lease).then(|| {
+        format!(
+            "the cluster thread was called {recent:.0} ms late in the last {LATE_MINUTES} minutes, and the lease is {} ms: \
+             give the machine more time, or make the lease {:.0} ms or longer ({factor} times as long)",
+            status.lease_ms,
+            recent * factor
+        )
+    })
 }
 
 /// Why nobody serves, as far as it is known here.

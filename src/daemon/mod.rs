@@ -13,6 +13,7 @@ mod notes;
 mod signals;
 mod third;
 mod tiebreak;
+mod ways;
 mod witness;
 mod worker;
 

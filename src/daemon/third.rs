@@ -66,7 +66,7 @@ impl Third {
                 match &told {
                     Note::Event(Event::Silent(Member::First | Member::Second)) => eyes.peer_is_silent(true),
                     Note::Event(Event::Heard(Member::First | Member::Second)) => eyes.peer_is_silent(false),
-                    Note::Event(_) | Note::Stopped => {}
+                    Note::Event(_) | Note::Way(_) | Note::Stopped => {}
                 }
                 note(told);
             }),

@@ -3,11 +3,14 @@
 //!
 //! Rule: a datagram has an effect only if its seal is good, its sender's life is believed and echoes ours, and its
 //! counter is new. The rest is counted.
+//!
+//! What each link carries is noted on the way, for people ([`super::ways`]).
 
 use super::sockets::Sockets;
+use super::ways::{Arrived, WayEvent, WayView, Ways};
 use super::{refused::Refusals, sockets};
 use crate::{
-    cluster::{Envelope, Identity, Incarnation, Member, Message, Secret, Sessions, Verdict},
+    cluster::{Envelope, Identity, Incarnation, LinkSet, Member, Message, Secret, Sessions, Verdict},
     config::Config,
     limits::{DATAGRAM_BYTES_MAX, GREETINGS_PER_SECOND_MAX},
     time::{Duration, Instant},
@@ -27,13 +30,6 @@ pub enum Arrival {
     Notice(Secret),
 }
 
-/// What a link has carried, for `status`.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct LinkState {
-    /// When a datagram of the peer last came in on it.
-    pub heard_at: Option<Instant>,
-}
-
 /// The links of a node.
 pub struct Links {
     sockets: Sockets,
@@ -50,8 +46,11 @@ pub struct Links {
     from_witness: Opener,
     sessions: Sessions,
     voters: u32,
-    links: Vec<LinkState>,
-    witness_heard_at: Option<Instant>,
+    /// What the links to the peer carry.
+    peer_ways: Ways,
+    /// What comes from each address of the witness. It answers on the ways on which it hears us.
+    witness_ways: Ways,
+    way_events: Vec<WayEvent>,
     greetings: (Instant, u32),
     refusals: Refusals,
     /// What was said to each member and is not sent yet.
@@ -123,6 +122,7 @@ impl Links {
     pub fn new(bound: Bound, config: &Config, ring: &Keyring, life: Incarnation, now: Instant) -> io::Result<Self> {
         let witness_ring = ring.for_witness();
         let peer = if config.me == Member::First { Member::Second } else { Member::First };
+        let ways_to_witness = bound.witness.len();
         Ok(Self {
             sockets: Sockets::new(bound.sockets)?,
             peer: config.peer_node().links.clone(),
@@ -136,8 +136,9 @@ impl Links {
             from_witness: Opener::new(&witness_ring, &[Member::Witness]),
             sessions: Sessions::new(life),
             voters: 0,
-            links: vec![LinkState::default(); config.my_node().links.len()],
-            witness_heard_at: None,
+            peer_ways: Ways::new(peer, config.my_node().links.len(), config.cluster.lease),
+            witness_ways: Ways::new(Member::Witness, ways_to_witness, config.cluster.lease),
+            way_events: Vec::new(),
             greetings: (now, 0),
             refusals: Refusals::new(now),
             unsent: Default::default(),
@@ -150,10 +151,21 @@ impl Links {
         self.voters = voters;
     }
 
-    /// What each link has carried.
+    /// What each link carries.
     #[must_use]
-    pub fn states(&self) -> &[LinkState] {
-        &self.links
+    pub fn links(&self, now: Instant) -> Vec<WayView> {
+        self.peer_ways.views(now)
+    }
+
+    /// What comes from each address of the witness.
+    #[must_use]
+    pub fn witness_ways(&self, now: Instant) -> Vec<WayView> {
+        self.witness_ways.views(now)
+    }
+
+    /// What has changed on the ways since the last call.
+    pub fn way_events(&mut self) -> Vec<WayEvent> {
+        std::mem::take(&mut self.way_events)
     }
 
     /// What was refused, and when to say so.
@@ -172,21 +184,22 @@ impl Links {
     }
 
     /// Sends what was said since the last time: one datagram for each member.
-    pub fn flush(&mut self) {
+    pub fn flush(&mut self, now: Instant) {
         for to in Member::ALL {
             let messages = std::mem::take(&mut self.unsent[to.index()]);
             if !messages.is_empty() {
-                self.send_to_life(to, self.sessions.believed(to), messages);
+                self.send_to_life(now, to, self.sessions.believed(to), messages);
             }
         }
     }
 
-    fn send_to_life(&mut self, to: Member, echo: Option<Incarnation>, messages: Vec<Message>) {
-        let mut envelope = Envelope { echo, voters: self.voters, messages };
+    fn send_to_life(&mut self, now: Instant, to: Member, echo: Option<Incarnation>, messages: Vec<Message>) {
+        let heard = if to == Member::Witness { LinkSet::default() } else { self.peer_ways.heard(now) };
+        let mut envelope = Envelope { echo, voters: self.voters, heard, messages };
         let Ok(payload) = postcard::to_stdvec(&envelope) else { return };
         if payload.len() > PAYLOAD_BYTES_MAX && envelope.messages.len() > 1 {
             for message in std::mem::take(&mut envelope.messages) {
-                self.send_to_life(to, echo, vec![message]);
+                self.send_to_life(now, to, echo, vec![message]);
             }
             return;
         }
@@ -228,11 +241,10 @@ impl Links {
             return None;
         };
         let (sender, life, counter) = (opened.sender, opened.incarnation, opened.counter);
-        match self.links.get_mut(by) {
-            Some(link) if sender != Member::Witness => link.heard_at = Some(now),
-            Some(_) | None => self.witness_heard_at = Some(now),
-        }
-        match self.sessions.accept(sender, life, counter, envelope.echo) {
+        let verdict = self.sessions.accept(sender, life, counter, envelope.echo);
+        let way = Arrived { at: now, by, life, counter, heard: Some(envelope.heard) };
+        self.note_way(sender, from, way, verdict);
+        match verdict {
             Verdict::Deliver { .. } if envelope.voters == self.voters => {
                 Some(Arrival::Messages(Identity { member: sender, incarnation: life, hash: None }, envelope.messages))
             }
@@ -242,18 +254,40 @@ impl Links {
             }
             Verdict::Greet => {
                 if self.may_greet(now) {
-                    self.send_to_life(sender, Some(life), vec![Message::Hello]);
+                    self.send_to_life(now, sender, Some(life), vec![Message::Hello]);
                 }
                 None
             }
             Verdict::Drop => {
-                // With several links the same datagram comes once by each: no news.
-                if self.links.len() == 1 || sender == Member::Witness {
+                // By several ways the same datagram comes once on each: no news.
+                let ways = if sender == Member::Witness { self.witness.len() } else { self.peer.len() };
+                if ways == 1 {
                     self.refusals.count("replayed", from);
                 }
                 None
             }
         }
+    }
+
+    /// Notes what a datagram says about the ways. One of a life that has not proved itself counts only while nobody is
+    /// heard who has: then it is the one hint at a way that carries in one direction alone. It may be recorded; nothing
+    /// but `status` is misled.
+    fn note_way(&mut self, sender: Member, from: SocketAddr, way: Arrived, verdict: Verdict) {
+        let ways = if sender == Member::Witness { &mut self.witness_ways } else { &mut self.peer_ways };
+        let counts =
+            self.sessions.believed(sender) == Some(way.life) || (verdict == Verdict::Greet && !ways.is_heard(way.at));
+        if !counts {
+            return;
+        }
+        let way = if sender == Member::Witness {
+            let only = self.witness.len() == 1;
+            let Some(by) = self.witness.iter().position(|(_, address)| only || *address == from) else { return };
+            Arrived { by, heard: None, ..way }
+        } else {
+            way
+        };
+        let events = ways.arrived(way);
+        self.way_events.extend(events);
     }
 
     fn take_notice(&mut self, datagram: &[u8]) -> Option<Arrival> {

@@ -15,10 +15,12 @@
 mod links;
 mod refused;
 pub mod sockets;
+mod ways;
 pub mod witness;
 
 pub use links::{Bound, Links, bind};
 pub use refused::Refusals;
+pub use ways::{Carries, Change, Direction, DirectionView, WayEvent, WayView};
 
 use crate::{
     alarm::Alarm,
@@ -54,8 +56,10 @@ pub enum Told {
 pub struct Seen {
     /// What the engine knows.
     pub view: View,
-    /// When each link last carried something of the peer.
-    pub links: Vec<Option<Instant>>,
+    /// What each link to the peer carries.
+    pub links: Vec<WayView>,
+    /// What comes from each address of the witness.
+    pub witness_ways: Vec<WayView>,
     /// Datagrams that had no effect, by reason.
     pub refused: BTreeMap<&'static str, u64>,
 }
@@ -65,6 +69,8 @@ pub struct Seen {
 pub enum Note {
     /// Something happened.
     Event(Event),
+    /// A way to another member carries nothing any more, or does again.
+    Way(WayEvent),
     /// Everything is let go of: the process may end.
     Stopped,
 }
@@ -269,6 +275,9 @@ impl Driver {
                 Some(Arrival::Notice(secret)) => self.feed(Input::Notice(secret)),
                 None => {}
             }
+            for event in self.links.way_events() {
+                (self.hands.note)(Note::Way(event));
+            }
             if clock::now() >= self.engine.next_deadline() {
                 return;
             }
@@ -286,9 +295,11 @@ impl Driver {
                 self.feed(Input::Command(id, command));
             }
             Told::View(answer) => {
+                let now = clock::now();
                 let seen = Seen {
                     view: self.engine.view(),
-                    links: self.links.states().iter().map(|l| l.heard_at).collect(),
+                    links: self.links.links(now),
+                    witness_ways: self.links.witness_ways(now),
                     refused: self.links.refusals().totals().clone(),
                 };
                 // Who asked may have gone away.
@@ -301,11 +312,12 @@ impl Driver {
     fn feed(&mut self, input: Input) {
         let mut next = Some(input);
         while let Some(input) = next.take() {
-            let actions = self.engine.handle(clock::now(), input);
+            let now = clock::now();
+            let actions = self.engine.handle(now, input);
             for action in actions {
                 self.carry_out(action);
             }
-            self.links.flush();
+            self.links.flush(now);
             self.links.set_voters(self.engine.voter().voters());
             next = self.spread_intents().map(|gone| Input::Report(Report::Gone(gone)));
         }

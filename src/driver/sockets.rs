@@ -1,4 +1,11 @@
 //! UDP sockets of the links: bound to addresses that may come later, marked as network control.
+//!
+//! They are bound to an address and to no interface (`SO_BINDTODEVICE`). An address may come later, on an interface that
+//! is not there yet, and may move to another (a bond, a bridge); a socket bound to an interface that is made anew is
+//! deaf until it is bound again. A link may also lead through routers. The price: where the machine routes between the
+//! networks of two links, the loss of one interface may be bridged by the other, and the link is told to carry. So it
+//! does, and nothing about ownership rests on which way a datagram came; but a link that is to be redundant needs a
+//! network of its own.
 
 use crate::limits::DATAGRAM_BYTES_MAX;
 use socket2::{Domain, Protocol, Socket, Type};

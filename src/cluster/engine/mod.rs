@@ -19,10 +19,12 @@ use super::desk::{Desk, Done};
 use super::event::{Cause, Event};
 use super::input::{Action, Input};
 use super::intent::{Intents, Report};
+use super::lateness::Lateness;
 use super::message::{Fitness, Recall};
 use super::name::{GroupName, Member, STATE_GROUP, Secret, SecretHash, Term};
 use super::timing::Timing;
 use super::voter::{Identity, Memory, Voter};
+use crate::limits::LEASE_PER_LATENESS_MIN;
 use crate::time::{Duration, Instant};
 use group::{Group, Role};
 use std::collections::{BTreeMap, VecDeque};
@@ -76,7 +78,7 @@ pub struct Engine {
     random: u64,
     due: Instant,
     now: Instant,
-    worst_late: Duration,
+    lateness: Lateness,
     out: Vec<Action>,
 }
 
@@ -109,7 +111,7 @@ impl Engine {
             random: setup.seed,
             due: now,
             now,
-            worst_late: Duration::ZERO,
+            lateness: Lateness::default(),
             out: Vec::new(),
             setup,
         }
@@ -119,7 +121,7 @@ impl Engine {
     pub fn handle(&mut self, now: Instant, input: Input) -> Vec<Action> {
         self.now = self.now.max(now);
         let late = self.now.since(self.due);
-        self.worst_late = self.worst_late.max(late);
+        self.note_lateness(late);
         if late > self.setup.timing.lease {
             self.lose_all(Cause::Froze);
         }
@@ -130,6 +132,18 @@ impl Engine {
             self.out.push(Action::Persist(id, memory));
         }
         std::mem::take(&mut self.out)
+    }
+
+    /// Says so when a call came so late that the lease is too short for it: a freeze each time, less than that when it
+    /// is the worst of late.
+    fn note_lateness(&mut self, late: Duration) {
+        let lease = self.setup.timing.lease;
+        if late > lease {
+            self.event(Event::Froze { late });
+        } else if late * LEASE_PER_LATENESS_MIN > lease && late > self.lateness.recent(self.now) {
+            self.event(Event::Late { late });
+        }
+        self.lateness.note(self.now, late);
     }
 
     /// Call [`Engine::handle`] again then, at the latest.

@@ -3,6 +3,7 @@
 use super::group::{Group, HandOver, Owner, Role, Stage};
 use super::{Engine, Remote};
 use crate::cluster::event::Cause;
+use crate::cluster::lateness::Lateness;
 use crate::cluster::message::Seq;
 use crate::cluster::name::Member;
 use crate::cluster::normal::Shift;
@@ -28,7 +29,7 @@ impl Engine {
         self.next_heartbeat = shift.ahead(self.next_heartbeat);
         self.due = shift.at(self.due);
         self.now = shift.at(self.now);
-        self.worst_late = Duration::ZERO;
+        self.lateness = Lateness::default();
         self.random = self.setup.seed;
         self.setup.memory = None;
     }

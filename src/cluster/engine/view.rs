@@ -80,6 +80,8 @@ pub struct View {
     pub recall: Recall,
     /// How late the engine was ever called.
     pub worst_late: Duration,
+    /// How late it was called in the last minutes.
+    pub recent_late: Duration,
     /// It is being stopped.
     pub stopping: bool,
 }
@@ -97,7 +99,8 @@ impl Engine {
             standby: self.standby,
             silent_until: self.desk.voter.silent(self.now).then(|| self.desk.voter.silent_until()),
             recall: self.recall(),
-            worst_late: self.worst_late,
+            worst_late: self.lateness.worst(),
+            recent_late: self.lateness.recent(self.now),
             stopping: self.stopping.is_some(),
         }
     }
