@@ -42,7 +42,7 @@ esac
 "#;
 
 /// Runs a test where networks can be made, and alone.
-fn in_sandbox(test: &str, body: impl FnOnce()) {
+pub(crate) fn in_sandbox(test: &str, body: impl FnOnce()) {
     if geteuid().is_root() || std::env::var_os(INSIDE).is_some() {
         let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         return body();
