@@ -70,3 +70,27 @@ impl std::os::fd::AsRawFd for Alarm {
         self.fd.as_raw_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Duration;
+
+    /// `CLOCK_BOOTTIME` of `linux/time.h`.
+    const BOOTTIME: &str = "clockid: 7";
+
+    fn of_kernel(alarm: &Alarm) -> String {
+        std::fs::read_to_string(format!("/proc/self/fdinfo/{}", std::os::fd::AsRawFd::as_raw_fd(alarm))).unwrap()
+    }
+
+    #[test]
+    fn an_alarm_counts_suspend_and_hears_nothing_of_the_time_of_day() {
+        let mut alarm = Alarm::new().unwrap();
+        let told = of_kernel(&alarm);
+        assert!(told.lines().any(|line| line == BOOTTIME), "{told}");
+        alarm.set(clock::now() + Duration::from_secs(1000)).unwrap();
+        let told = of_kernel(&alarm);
+        // Absolute (TFD_TIMER_ABSTIME), and not cancelled when somebody sets a clock (TFD_TIMER_CANCEL_ON_SET).
+        assert!(told.contains("settime flags: 01"), "{told}");
+    }
+}
