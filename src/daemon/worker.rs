@@ -20,7 +20,7 @@ use crate::{
     config::{Config, GateMode},
     driver::{self, DriverHandle, Farewell, Hands, Links, Note},
     limits::{DRAIN_DEFAULT, DRAIN_YOUNG, NOTES_QUEUE_MAX},
-    replicate::{self, Dial, Link, Role, State, StateConfig, StateHandle, Tls},
+    replicate::{self, Dial, Health, Link, Role, State, StateConfig, StateHandle, Tls},
     store::{
         self,
         folder::Folder,
@@ -131,6 +131,10 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
     };
     let (fit, fit_told) = watch::channel(None);
     let noting = tokio::spawn(notes::run(noted, names.clone(), state.clone()));
+    if config.has_no_peer() && state.view().health == Health::Rebuilding {
+        // Nobody else has a copy: what is empty here is empty.
+        state.accept().await;
+    }
     tokio::spawn(web::health::run(web.upstreams()));
     tokio::spawn(web::probe::run(web.probe_targets(), fit));
     tokio::spawn(fitness::run(why, fit_told, state.watch_view(), driver.clone()));
