@@ -131,10 +131,7 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
     };
     let (fit, fit_told) = watch::channel(None);
     let noting = tokio::spawn(notes::run(noted, names.clone(), state.clone()));
-    if config.has_no_peer() && state.view().health == Health::Rebuilding {
-        // Nobody else has a copy: what is empty here is empty.
-        state.accept().await;
-    }
+    believe_alone(&config, &state).await;
     tokio::spawn(web::health::run(web.upstreams()));
     tokio::spawn(web::probe::run(web.probe_targets(), fit));
     tokio::spawn(fitness::run(why, fit_told, state.watch_view(), driver.clone()));
@@ -155,6 +152,13 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
     tracing::info!("node stopped");
     keeper.shutdown();
     Ok(())
+}
+
+/// Where there is no peer nobody else has a copy: what is empty here is empty.
+async fn believe_alone(config: &Config, state: &StateHandle) {
+    if config.has_no_peer() && state.view().health == Health::Rebuilding {
+        state.accept().await;
+    }
 }
 
 /// Until everything is let go of. An error names the task that ended unasked.
