@@ -21,7 +21,7 @@ use crate::{
     config::{Config, GateMode, values},
     driver::{self, DriverHandle, Farewell, Hands, Links, Note},
     limits::{DRAIN_DEFAULT, DRAIN_YOUNG, NOTES_QUEUE_MAX},
-    replicate::{self, Dial, Link, Role, State, StateConfig, StateHandle, Tls},
+    replicate::{self, Dial, Health, Link, Role, State, StateConfig, StateHandle, Tls},
     store::{
         self,
         folder::Folder,
@@ -102,8 +102,8 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
     let names = Names::of_config(&config);
     let state = start_state(&config, &ground.identity, ground.keyspace, ground.link, memory.as_ref())?;
     let parts = Parts { keeper: &keeper, web: &web, driver: &driver, state: &state, why: &why };
-    let id = ground.identity.keyring().id();
-    let speakers = Speakers::start(&config, memory.as_ref(), (id, ground.life), &names, (&driver, &state))?;
+    let me = (ground.identity.keyring().id(), ground.life);
+    let speakers = Speakers::start(&config, memory.as_ref(), me, &names, (&driver, &state))?;
     let Speakers { thirds, tiebreaks, local } = speakers;
     let hands = hands(&config, &parts, ground.promises, notes, local)?;
     let hands = thirds.iter().fold(hands, |hands, third| third.tie(hands));
@@ -135,6 +135,7 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
         started,
     };
     let noting = tokio::spawn(notes::run(noted, names.clone(), state.clone()));
+    believe_alone(&config, &state).await;
     watch_health(&config, &web, why, &state, &driver);
     let admin = tokio::spawn(admin::server::serve(ground.admin, Arc::new(desk)));
     tell_systemd(&[sd_notify::NotifyState::Ready]);
@@ -145,13 +146,25 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
     tell_systemd(&[sd_notify::NotifyState::Stopping]);
     stopped.map_err(|task| Failure::passing(format!("{task} ended unasked")))?;
     futures_util::future::join_all(thirds.iter().map(Third::goodbye)).await;
+    end(&config, &state, &web).await;
+    keeper.shutdown();
+    Ok(())
+}
+
+/// What is left when nothing is held any more.
+async fn end(config: &Config, state: &StateHandle, web: &web::Handle) {
     state.stop().await;
     web.shutdown(LAST_REQUESTS).await;
     // It may be gone already.
     let _removed = std::fs::remove_file(&config.paths.admin_socket).is_ok();
     tracing::info!("node stopped");
-    keeper.shutdown();
-    Ok(())
+}
+
+/// Where there is no peer nobody else has a copy: what is empty here is empty.
+async fn believe_alone(config: &Config, state: &StateHandle) {
+    if config.has_no_peer() && state.view().health == Health::Rebuilding {
+        state.accept().await;
+    }
 }
 
 /// Until everything is let go of. An error names the task that ended unasked.

@@ -174,9 +174,11 @@ fn another_witness_takes_the_place_of_the_first_and_nobody_notices() {
             town.configure(node, "", &(both("") + &witness("w2", Host::App)));
         }
         // The new one is not there yet: nobody leaves the old one.
-        town.restart(Host::N1);
         town.restart(Host::N2);
         town.wait_for_company();
+        town.restart(Host::N1);
+        town.wait_for_company();
+        town.wait("one serves", |town| town.holder().is_some());
         town.wait("it says what it waits for", |town| {
             let page = town.hawser(Host::N1, &["status"]);
             String::from_utf8_lossy(&page.stdout)
