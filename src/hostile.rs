@@ -13,7 +13,7 @@
 //! | `replica`, `replicas` | the peer: replication frames, and what a replica makes of them |
 //! | `admin` | whoever may open the admin socket: bodies of its calls |
 //! | `node_config`, `witness_config` | whoever writes the configuration |
-//! | `web_path`, `web_range` | visitors |
+//! | `web_path`, `web_range`, `web_accept`, `web_conditions`, `web_pattern` | visitors (the pattern: the configuration) |
 //!
 //! Built for tests and with the feature `hostile` only. Not here: HTTP itself (hyper), TLS (rustls), and PROXY headers,
 //! which hawser does not read yet.
@@ -66,6 +66,9 @@ pub const DECODERS: [Decoder; 12] = [
     Decoder { name: "witness_config", eat: witness_config, samples: witness_configs },
     Decoder { name: "web_path", eat: web::hostile::path, samples: web::hostile::paths },
     Decoder { name: "web_range", eat: web::hostile::range, samples: web::hostile::ranges },
+    Decoder { name: "web_accept", eat: web::hostile::accept, samples: web::hostile::accepts },
+    Decoder { name: "web_conditions", eat: web::hostile::conditions, samples: web::hostile::many_conditions },
+    Decoder { name: "web_pattern", eat: web::hostile::pattern, samples: web::hostile::patterns },
 ];
 
 /// Engine messages, as they lie in a datagram.
@@ -483,6 +486,7 @@ mod tests {
     }
     eaters! {
         envelope conversation datagram arp netlink replica replicas admin node_config witness_config web_path web_range
+        web_accept web_conditions web_pattern
     }
 
     #[test]

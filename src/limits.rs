@@ -185,10 +185,35 @@ pub const WRITE_STALL_MAX: Duration = Duration::from_secs(60);
 pub const LINGER_MAX: Duration = Duration::from_secs(2);
 /// Longest request path, in bytes (`PATH_MAX`).
 pub const PATH_BYTES_MAX: usize = 4096;
-/// Files up to this size are read at once, larger ones in pieces.
-pub const FILE_WHOLE_BYTES_MAX: u64 = 64 * 1024;
-/// Size of such a piece, in bytes.
+/// Size of a piece in which larger files are read, in bytes.
 pub const FILE_PIECE_BYTES: usize = 128 * 1024;
+/// Buffers of that size that a thread keeps to use them again.
+pub const FILE_PIECES_SPARE_MAX: usize = 8;
+/// An HTTP/1.1 connection writes when this much is waiting, in bytes: one piece of a file, so that it is still in the
+/// processor's cache, and so that a client who takes nothing costs one piece.
+pub const HTTP1_BUFFER_BYTES: usize = FILE_PIECE_BYTES;
+/// Files up to this size are kept in memory while they are asked for.
+pub const FILE_KEPT_BYTES_MAX: u64 = 256 * 1024;
+/// Memory for small files and for what was compressed, all web threads together, in MiB, unless another is written.
+pub const FILE_CACHE_MIB_DEFAULT: u32 = 64;
+/// Most of it, in MiB.
+pub const FILE_CACHE_MIB_MAX: u32 = 1024 * 1024;
+/// What a file in memory counts at least, in bytes: its name, its headers, its place.
+pub const FILE_KEPT_OVERHEAD: u64 = 1024;
+/// For so long a file in memory is sent without looking whether it has changed.
+pub const FILE_FRESH: Duration = Duration::from_millis(100);
+/// A file that was changed within this time before it was read may change once more without showing it: it is read anew.
+pub const FILE_SETTLED: Duration = Duration::from_secs(1);
+/// Shorter text is not compressed: it fits a packet anyway.
+pub const COMPRESS_BYTES_MIN: u64 = 1024;
+/// Longer text is not compressed on the fly.
+pub const COMPRESS_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Parts of a file that one request may ask for; who asks for more gets the whole file.
+pub const RANGES_MAX: usize = 16;
+/// Entries of a directory that are listed.
+pub const LISTING_ENTRIES_MAX: usize = 10_000;
+/// Media types, and patterns of `cache_control`, of one route.
+pub const FILE_RULES_MAX: usize = 64;
 /// Most threads that read what is not in the page cache, for each web thread.
 pub const FILE_READERS_MAX: usize = 16;
 /// Most idle connections kept to one server by one web thread.
@@ -330,7 +355,8 @@ const _: () = {
         PROBE_INTERVAL.as_millis() + PROBE_FALL as u128 * PROBE_TIMEOUT.as_millis() <= 3000,
         "a stuck web tier is known within three seconds"
     );
-    assert!(FILE_PIECE_BYTES as u64 >= FILE_WHOLE_BYTES_MAX, "a whole file is one piece");
+    assert!(HTTP1_BUFFER_BYTES > HEAD_BYTES_MAX, "a whole head fits");
+    assert!(FILE_FRESH.as_millis() < FILE_SETTLED.as_millis());
     assert!(PROMISE_SLOT_BYTES >= 64 + MEMORIES_MAX * (NAME_BYTES_MAX + 32), "the fullest record fits its slot");
     assert!(FRAME_BYTES_MAX >= 2 * RECORD_BYTES_MAX);
     assert!(

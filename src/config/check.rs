@@ -305,15 +305,15 @@ fn routes(report: &mut Report, draft: &Draft, scene: &Scene<'_>) {
                     let place = format!("{}.upstream", route.place);
                     report.fault(route.action.line, &place, wrong(what, instead(*upstream, &names)));
                 }
-                RouteAction::Static { root, .. } if scene.machine.is_some_and(|machine| !machine.is_dir(root)) => {
-                    let what = format!("there is no folder {} on this machine", root.display());
+                RouteAction::Static(files) if scene.machine.is_some_and(|machine| !machine.is_dir(&files.root)) => {
+                    let what = format!("there is no folder {} on this machine", files.root.display());
                     report.warn(
                         route.action.line,
                         &format!("{}.root", route.place),
                         wrong(what, "every answer is a 404"),
                     );
                 }
-                RouteAction::Proxy { .. } | RouteAction::Static { .. } => {}
+                RouteAction::Proxy { .. } | RouteAction::Static(_) => {}
             }
         }
     }
@@ -380,6 +380,7 @@ fn assemble(report: &mut Report, draft: Draft, scene: &Scene<'_>, dir: PathBuf) 
         listeners: draft.listeners.into_iter().flat_map(|listener| assemble_listener(listener, &groups)).collect(),
         upstreams: upstreams?,
         threads: draft.threads,
+        file_cache_bytes: draft.file_cache_bytes,
     };
     let nodes: Option<Vec<values::Node>> = draft.nodes.into_iter().map(assemble_node).collect();
     let nodes: [values::Node; 2] = nodes?.try_into().ok()?;

@@ -3,6 +3,7 @@
 use super::{
     address, etcd,
     fault::{Report, Wrong, wrong},
+    files,
     values::{GateMode, HealthCheck, HealthKind, RouteAction, TiebreakKind},
     walk::{At, Section},
 };
@@ -29,6 +30,7 @@ pub(super) struct Draft {
     pub(super) admin_socket: PathBuf,
     pub(super) state_dir: PathBuf,
     pub(super) threads: usize,
+    pub(super) file_cache_bytes: u64,
 }
 
 pub(super) struct Cluster {
@@ -103,6 +105,7 @@ pub(super) fn read(report: &mut Report, mut file: Section<'_>, dir: &Path) -> Dr
     let admin = file.section(report, "admin");
     let store = file.section(report, "store");
     let web = file.section(report, "web");
+    let (threads, file_cache_bytes) = read_web(report, web);
     let cluster = read_cluster(report, cluster);
     tiebreak(report, &file, &cluster);
     file.finish(report, &[]);
@@ -118,7 +121,8 @@ pub(super) fn read(report: &mut Report, mut file: Section<'_>, dir: &Path) -> Dr
         upstreams: upstreams.into_iter().map(|upstream| read_upstream(report, upstream)).collect(),
         admin_socket: read_path(report, admin, "socket", dir, ADMIN_SOCKET),
         state_dir: read_path(report, store, "dir", dir, STATE_DIR),
-        threads: read_web(report, web),
+        threads,
+        file_cache_bytes,
     }
 }
 
@@ -172,12 +176,18 @@ pub(super) fn path(text: &str, dir: &Path) -> Result<PathBuf, Wrong> {
     Ok(dir.join(text))
 }
 
-fn read_web(report: &mut Report, section: Option<Section<'_>>) -> usize {
-    let Some(mut section) = section else { return 0 };
+/// Threads, and bytes for files.
+fn read_web(report: &mut Report, section: Option<Section<'_>>) -> (usize, u64) {
+    let bytes = |mib: u32| u64::from(mib) << 20;
+    let Some(mut section) = section else { return (0, bytes(limits::FILE_CACHE_MIB_DEFAULT)) };
     let most = u32::try_from(limits::WEB_THREADS_MAX).unwrap_or(u32::MAX);
     let threads = section.number(report, "threads", 0..=most);
+    let cache = section.number(report, "file_cache_mib", 0..=limits::FILE_CACHE_MIB_MAX);
     section.finish(report, &[]);
-    threads.map_or(0, |threads| usize::try_from(threads.value).unwrap_or_default())
+    (
+        threads.map_or(0, |threads| usize::try_from(threads.value).unwrap_or_default()),
+        bytes(cache.map_or(limits::FILE_CACHE_MIB_DEFAULT, |cache| cache.value)),
+    )
 }
 
 fn read_cluster(report: &mut Report, section: Option<Section<'_>>) -> Cluster {
@@ -273,10 +283,18 @@ fn read_listener(report: &mut Report, mut section: Section<'_>, dir: &Path) -> L
         let help = "write root = \"/srv/www\", or upstream = \"app\", or [[listener.route]]";
         report.fault(line, &place, wrong("answers nothing", help));
     }
+    for key in files::KEYS.into_iter().filter(|key| !short && section.has(key)) {
+        let (line, place) = (section.line_of(report, key), section.place_of(key));
+        report.fault(
+            line,
+            &place,
+            wrong("belongs to a root", "write root = \"/srv/www\" beside it, or put it where root is"),
+        );
+    }
     for route in section.sections(report, "route", limits::ROUTES_MAX) {
         routes.extend(read_route(report, route, dir));
     }
-    section.finish(report, &["root", "index", "upstream"]);
+    section.finish(report, &["root", "upstream"].into_iter().chain(files::KEYS).collect::<Vec<_>>());
     Listener { place, addresses: addresses.unwrap_or_default(), routes }
 }
 
@@ -285,14 +303,14 @@ fn read_route(report: &mut Report, mut section: Section<'_>, dir: &Path) -> Opti
     section.missing(report, "path", "write path = \"/api/\"");
     let action = read_action(report, &mut section, dir);
     let place = section.place.clone();
-    section.finish(report, &["root", "index", "upstream"]);
+    section.finish(report, &[]);
     Some(Route { place, path: path?, action: action? })
 }
 
-/// `root` with `index`, or `upstream`: exactly one.
+/// `root` with what belongs to files, or `upstream`: exactly one.
 fn read_action(report: &mut Report, section: &mut Section<'_>, dir: &Path) -> Option<At<RouteAction>> {
     let root = section.parsed(report, "root", |text| path(text, dir));
-    let index = section.list(report, "index", limits::ROUTES_MAX, index_name);
+    let files = files::read(report, section, root.as_ref().map(|root| root.value.clone()).unwrap_or_default());
     let upstream = section.parsed(report, "upstream", address::name);
     let (has_root, has_upstream) = (section.has("root"), section.has("upstream"));
     if has_root == has_upstream {
@@ -301,25 +319,14 @@ fn read_action(report: &mut Report, section: &mut Section<'_>, dir: &Path) -> Op
         report.fault(section.line, &section.place, wrong(what, help));
         return None;
     }
-    if let (true, Some(first)) = (has_upstream, index.as_ref().and_then(|index| index.first())) {
-        report.fault(first.line, &section.place_of("index"), wrong("is for files", "leave it out beside upstream"));
+    for key in files::KEYS.into_iter().filter(|key| has_upstream && section.has(key)) {
+        let line = section.line_of(report, key);
+        report.fault(line, &section.place_of(key), wrong("is for files", "leave it out beside upstream"));
     }
     if let Some(upstream) = upstream {
         return Some(At { value: RouteAction::Proxy { upstream: upstream.value }, line: upstream.line });
     }
-    let root = root?;
-    let index = index.map_or_else(|| vec!["index.html".to_owned()], |i| i.into_iter().map(|name| name.value).collect());
-    Some(At { value: RouteAction::Static { root: root.value, index }, line: root.line })
-}
-
-fn index_name(text: &str) -> Result<String, Wrong> {
-    if text.is_empty() || text == "." || text == ".." || text.contains(['/', '\0']) {
-        return Err(wrong(
-            format!("\"{text}\" is not a file name"),
-            "write a name without a folder, like \"index.html\"",
-        ));
-    }
-    Ok(text.to_owned())
+    Some(At { value: RouteAction::Static(files), line: root?.line })
 }
 
 /// A prefix of request paths: what a client cannot send would never match.

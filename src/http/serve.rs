@@ -10,7 +10,7 @@ use super::{
 };
 use crate::limits::{
     FIRST_BYTE_GRACE, H2_HEADER_LIST_BYTES_MAX, H2_IDLE_MAX, H2_PING_INTERVAL, H2_PING_TIMEOUT, H2_STREAMS_MAX,
-    HEAD_BYTES_MAX, HEADERS_MAX,
+    HEAD_BYTES_MAX, HEADERS_MAX, HTTP1_BUFFER_BYTES,
 };
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::{
@@ -104,6 +104,7 @@ async fn serve_http1<S: Transport, H: Handler>(io: TokioIo<Stream<S>>, connectio
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(connection.patience.head)
+        .max_buf_size(HTTP1_BUFFER_BYTES)
         .max_header_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX);
     let mut serving = pin!(builder.serve_connection(io, service).with_upgrades());

@@ -2,7 +2,7 @@
 
 use hawser::{
     cluster::{GroupName, Name},
-    config::{HealthCheck, HealthKind, Listener, Route, RouteAction, Upstream, Web},
+    config::{HealthCheck, HealthKind, Listener, Route, RouteAction, Static, Upstream, Web},
     web::{Handle, Setup, Tier},
 };
 use std::{
@@ -31,7 +31,7 @@ pub fn group() -> GroupName {
 /// A tier of one thread and one listener, which belongs to the group `web`.
 pub fn setup(routes: Vec<Route>, upstreams: Vec<Upstream>) -> Setup {
     let listener = Listener { address: ANY_PORT.parse().unwrap(), group: Some(group()), routes };
-    Setup { web: Web { listeners: vec![listener], upstreams, threads: 1 }, ..Setup::default() }
+    Setup { web: Web { listeners: vec![listener], upstreams, threads: 1, ..Web::default() }, ..Setup::default() }
 }
 
 pub fn start(setup: Setup) -> (Handle, SocketAddr) {
@@ -41,8 +41,11 @@ pub fn start(setup: Setup) -> (Handle, SocketAddr) {
 }
 
 pub fn folder_route(path: &str, root: &Path) -> Route {
-    let action = RouteAction::Static { root: root.to_owned(), index: vec!["index.html".to_owned()] };
-    Route { path: path.to_owned(), action }
+    files_route(path, Static::new(root.to_owned()))
+}
+
+pub fn files_route(path: &str, files: Static) -> Route {
+    Route { path: path.to_owned(), action: RouteAction::Static(files) }
 }
 
 pub fn proxy_route(path: &str) -> Route {

@@ -3,10 +3,13 @@
 
 #![expect(unreachable_pub, clippy::unwrap_used, reason = "a test binary: nobody is outside, and a failure is a panic")]
 
+mod coding;
 mod drain;
 mod files;
 mod health;
 mod kit;
 mod listeners;
+mod pages;
 mod proxy;
+mod ranges;
 mod requests;
