@@ -167,8 +167,9 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 pub const FIRST_BYTE_GRACE: Duration = Duration::from_secs(1);
 /// Longest head of a request, in bytes.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// Most header fields of a request or response.
-pub const HEADERS_MAX: usize = 128;
+/// Most header fields of a request or response. It is hyper's own limit, too: any other costs two allocations of 4 KB for
+/// each request, so a listener sets none.
+pub const HEADERS_MAX: usize = 100;
 /// Most concurrent streams of one HTTP/2 connection.
 pub const H2_STREAMS_MAX: u32 = 200;
 /// Longest list of header fields of one HTTP/2 request, in bytes.
@@ -189,6 +190,10 @@ pub const PATH_BYTES_MAX: usize = 4096;
 pub const FILE_PIECE_BYTES: usize = 128 * 1024;
 /// Buffers of that size that a thread keeps to use them again.
 pub const FILE_PIECES_SPARE_MAX: usize = 8;
+/// Longest part of a file that is sent at once from the page cache to a socket, in bytes.
+pub const PARCEL_BYTES_MAX: usize = 512 * 1024;
+/// At each so many bytes it is looked whether a file is in the page cache: the kernel reads ahead in units like this.
+pub const FILE_LOOK_BYTES: u64 = 64 * 1024;
 /// An HTTP/1.1 connection writes when this much is waiting, in bytes: one piece of a file, so that it is still in the
 /// processor's cache, and so that a client who takes nothing costs one piece.
 pub const HTTP1_BUFFER_BYTES: usize = FILE_PIECE_BYTES;

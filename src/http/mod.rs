@@ -12,6 +12,7 @@
 mod body;
 mod counters;
 mod listen;
+mod parcel;
 mod respond;
 mod scope;
 mod serve;
@@ -24,4 +25,4 @@ pub use respond::{closing, page, redirect};
 pub use scope::{Connection, Drain, Patience, Scope};
 pub use serve::{Handler, LocalExecutor, serve};
 pub use stream::{Stream, Transport};
-pub(crate) use {counters::count, listen::keep_alive};
+pub(crate) use {counters::count, listen::keep_alive, parcel::Parcel};

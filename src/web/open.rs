@@ -11,7 +11,7 @@
 
 use crate::{
     config::Symlinks,
-    limits::{FILE_PIECE_BYTES, FILE_PIECES_SPARE_MAX},
+    limits::{FILE_LOOK_BYTES, FILE_PIECE_BYTES, FILE_PIECES_SPARE_MAX},
 };
 use arrayvec::ArrayVec;
 use bytes::Bytes;
@@ -168,8 +168,23 @@ impl File {
         spawn_blocking(move || whole_piece(read_piece(&fd, at, end, ReadWriteFlags::empty())))
     }
 
-    /// For [`super::files`] to list a directory.
-    pub(super) fn fd(&self) -> &OwnedFd {
+    /// Whether the bytes from `at` to `end` can be sent without waiting for the disk, as far as a look at some of them can
+    /// tell. An error if the file has become shorter.
+    pub(super) fn is_cached(&self, at: u64, end: u64) -> io::Result<bool> {
+        let step = usize::try_from(FILE_LOOK_BYTES).unwrap_or(usize::MAX);
+        for look in (at..end).step_by(step).chain([end - 1]) {
+            match read_at(&self.fd, &mut [0], look, ReadWriteFlags::NOWAIT) {
+                Ok(0) => return Err(shorter()),
+                Ok(_) => {}
+                Err(Errno::OPNOTSUPP) => return Ok(in_memory(&self.fd)),
+                Err(_) => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// For [`super::files`] to list a directory, or to send it.
+    pub(super) fn fd(&self) -> &Arc<OwnedFd> {
         &self.fd
     }
 }
@@ -232,8 +247,7 @@ impl Drop for Piece {
     fn drop(&mut self) {
         let buffer = std::mem::take(&mut self.buffer);
         // What does not fit, or comes while the thread ends, is freed.
-        let is_kept = SPARE.try_with(|spare| spare.borrow_mut().try_push(buffer).is_ok());
-        debug_assert!(matches!(is_kept, Ok(true | false) | Err(_)));
+        SPARE.try_with(|spare| spare.borrow_mut().try_push(buffer).ok()).ok();
     }
 }
 
@@ -241,9 +255,13 @@ impl Drop for Piece {
 fn whole_piece(read: Result<Bytes, Errno>) -> io::Result<Bytes> {
     let piece = read?;
     if piece.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was sent"));
+        return Err(shorter());
     }
     Ok(piece)
+}
+
+fn shorter() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was sent")
 }
 
 /// Whether the file system is memory, or lies over one whose file it would not tell about.

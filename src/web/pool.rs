@@ -7,7 +7,7 @@ use super::health::{Server, Shared, Upstreams};
 use crate::{
     config::Upstream,
     http::{LocalExecutor, keep_alive},
-    limits::{HEADERS_MAX, UPSTREAM_IDLE_CONNECTIONS_MAX, UPSTREAM_KEEP_IDLE},
+    limits::{UPSTREAM_IDLE_CONNECTIONS_MAX, UPSTREAM_KEEP_IDLE},
 };
 use bytes::Bytes;
 use http::{Request, Response};
@@ -168,8 +168,7 @@ impl Lease {
 }
 
 async fn handshake_http1(stream: TcpStream) -> io::Result<http1::SendRequest<RequestBody>> {
-    let mut builder = http1::Builder::new();
-    builder.max_headers(HEADERS_MAX);
+    let builder = http1::Builder::new();
     let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     spawn_local(async move {
         if let Err(error) = connection.with_upgrades().await {

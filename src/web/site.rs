@@ -39,7 +39,7 @@ impl Site {
         };
         let found = self.routes.iter().find(|(prefix, _)| path::covers(prefix, &path));
         match found.map(|(_, action)| action) {
-            Some(Action::Folder(folder)) => folder.answer(method, request.uri(), request.headers()).await,
+            Some(Action::Folder(folder)) => folder.answer(method, request.uri(), request.headers(), connection).await,
             Some(Action::Proxy(pool)) => proxy::forward(pool, request, connection).await,
             None => page(StatusCode::NOT_FOUND, "There is nothing at this address."),
         }

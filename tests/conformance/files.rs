@@ -1,6 +1,9 @@
 //! Static files.
 
 use crate::kit::*;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::{
     fs,
     io::{Read, Write},
@@ -253,6 +256,43 @@ fn a_large_file_comes_whole() {
     assert!(reply.body == bytes);
     let part = get_with(address, "/large.bin", "Range: bytes=100000-2999999\r\n");
     assert!(part.status == 206 && part.body == bytes[100_000..3_000_000]);
+}
+
+#[test]
+fn a_large_file_that_is_read_slowly_comes_whole_and_what_follows_it_too() {
+    let (folder, _handle, address) = served_site();
+    let bytes: Vec<u8> = (0..9_000_001_u32).map(|index| (index % 253) as u8).collect();
+    fs::write(folder.path().join("large.bin"), &bytes).unwrap();
+    let mut client = Client::connect(address);
+    client.send("GET /large.bin HTTP/1.1\r\nHost: a\r\n\r\nGET /ten.txt HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.send("GET /large.bin HTTP/1.1\r\nHost: a\r\nRange: bytes=5-8000004\r\n\r\n");
+    assert_eq!(client.head().unwrap().header("content-length"), Some("9000001"));
+    let mut read = Vec::new();
+    while read.len() < bytes.len() {
+        // Odd sizes, so that no write ends where a read does.
+        read.extend(client.bytes(70_001.min(bytes.len() - read.len())));
+        std::thread::sleep(Duration::from_micros(300));
+    }
+    assert!(read == bytes);
+    assert_eq!(client.reply().unwrap().text(), "0123456789");
+    let part = client.reply().unwrap();
+    assert!(part.status == 206 && part.body == bytes[5..8_000_005]);
+}
+
+#[test]
+fn a_large_file_comes_whole_by_http2() {
+    let (folder, _handle, address) = served_site();
+    let bytes: Vec<u8> = (0..3_000_001_u32).map(|index| (index % 251) as u8).collect();
+    fs::write(folder.path().join("large.bin"), &bytes).unwrap();
+    let read = control(async {
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+        let (mut sender, connection) = handshake.await.unwrap();
+        tokio::spawn(connection);
+        let request = http::Request::get(format!("http://{address}/large.bin")).body(Empty::<Bytes>::new()).unwrap();
+        sender.send_request(request).await.unwrap().into_body().collect().await.unwrap().to_bytes()
+    });
+    assert!(read == bytes);
 }
 
 #[test]

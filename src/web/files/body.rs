@@ -1,6 +1,10 @@
 //! The body of a response that is read from a file while it is sent: parts of the file, and text between them.
 
-use crate::web::open::File;
+use crate::{
+    http::{Connection, Parcel},
+    limits::PARCEL_BYTES_MAX,
+    web::open::File,
+};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::{
@@ -9,6 +13,7 @@ use std::{
     io,
     ops::Range,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 use tokio::task::JoinHandle;
@@ -20,6 +25,8 @@ pub(super) struct Pieces {
     rest: VecDeque<Segment>,
     length: u64,
     reading: Option<JoinHandle<io::Result<Bytes>>>,
+    /// Where parts of the file may be sent as such.
+    connection: Option<Arc<Connection>>,
 }
 
 /// What comes next.
@@ -41,9 +48,25 @@ impl Segment {
 }
 
 impl Pieces {
-    pub(super) fn new(file: File, rest: VecDeque<Segment>) -> Self {
+    pub(super) fn new(file: File, rest: VecDeque<Segment>, connection: &Arc<Connection>) -> Self {
         let length = rest.iter().map(Segment::length).sum();
-        Self { file, rest, length, reading: None }
+        let connection = connection.may_send_files().then(|| Arc::clone(connection));
+        Self { file, rest, length, reading: None, connection }
+    }
+}
+
+/// The next bytes of a part, if they need no waiting: to be sent from the page cache, or read.
+fn at_once(file: &File, part: &Range<u64>, connection: Option<&Arc<Connection>>) -> Option<io::Result<Bytes>> {
+    let Some(connection) = connection else { return file.read_cached(part.start, part.end) };
+    let end = part.end.min(part.start + PARCEL_BYTES_MAX as u64);
+    match file.is_cached(part.start, end) {
+        Ok(true) => {
+            let (parcel, stand_in) = Parcel::new(file.fd(), part.start, end - part.start);
+            connection.parcels().push_back(parcel);
+            Some(Ok(stand_in))
+        }
+        Ok(false) => None,
+        Err(error) => Some(Err(error)),
     }
 }
 
@@ -62,7 +85,7 @@ impl Body for Pieces {
             }
             Some(Segment::Part(part)) => {
                 let read = match &mut this.reading {
-                    None => match this.file.read_cached(part.start, part.end) {
+                    None => match at_once(&this.file, part, this.connection.as_ref()) {
                         Some(read) => read,
                         None => {
                             this.reading = Some(this.file.read_elsewhere(part.start, part.end));

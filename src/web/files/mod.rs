@@ -24,7 +24,7 @@ use super::path::{self, Named, Refusal};
 use crate::{
     clock,
     config::Static,
-    http::{Body, page, redirect},
+    http::{Body, Connection, page, redirect},
     limits::PATH_BYTES_MAX,
     web::open::File,
 };
@@ -75,7 +75,13 @@ impl Folder {
     }
 
     /// Answers a request.
-    pub(super) async fn answer(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Response<Body> {
+    pub(super) async fn answer(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+        connection: &Arc<Connection>,
+    ) -> Response<Body> {
         if method != Method::GET && method != Method::HEAD {
             return not_allowed();
         }
@@ -88,7 +94,9 @@ impl Folder {
             return response;
         }
         match self.look_up(rest).await {
-            Ok(Answer::File(place)) => self.send(place, method, headers).await.unwrap_or_else(NotFound::page),
+            Ok(Answer::File(place)) => {
+                self.send(place, method, headers, connection).await.unwrap_or_else(NotFound::page)
+            }
             Ok(Answer::Directory) => to_directory(uri),
             Ok(Answer::Listed(directory, path)) => {
                 let is_top = path.as_os_str().is_empty();

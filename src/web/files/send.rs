@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     clock,
-    http::{Body, page},
+    http::{Body, Connection, page},
     web::{
         conditional::Verdict,
         open::File,
@@ -24,7 +24,7 @@ use std::{
     hash::{BuildHasher, RandomState},
     io,
     rc::Rc,
-    sync::LazyLock,
+    sync::{Arc, LazyLock},
 };
 use tokio::task::spawn_blocking;
 
@@ -83,6 +83,7 @@ impl Folder {
         mut place: Place,
         method: &Method,
         headers: &HeaderMap,
+        connection: &Arc<Connection>,
     ) -> Result<Response<Body>, NotFound> {
         if let Some(response) = at_once(&place.resource, method, headers) {
             return Ok(response);
@@ -116,7 +117,7 @@ impl Folder {
         };
         Ok(match content {
             Ok(Content::Memory(bytes)) => from_memory(&place.resource, coding, &asked, &bytes, method),
-            Ok(Content::Disk(file)) => from_disk(&place.resource, coding, &asked, file),
+            Ok(Content::Disk(file)) => from_disk(&place.resource, coding, &asked, file, connection),
             Err(error) => {
                 tracing::warn!(%error, "cannot read a file of a site");
                 page(StatusCode::INTERNAL_SERVER_ERROR, "The page could not be read.")
@@ -205,7 +206,13 @@ fn from_memory(resource: &Resource, coding: Coding, asked: &Asked, bytes: &Bytes
     response
 }
 
-fn from_disk(resource: &Resource, coding: Coding, asked: &Asked, file: File) -> Response<Body> {
+fn from_disk(
+    resource: &Resource,
+    coding: Coding,
+    asked: &Asked,
+    file: File,
+    connection: &Arc<Connection>,
+) -> Response<Body> {
     let size = file.stamp.size;
     let mut response = response(resource, coding);
     let segments = match asked {
@@ -213,7 +220,7 @@ fn from_disk(resource: &Resource, coding: Coding, asked: &Asked, file: File) -> 
         Asked::Beyond => return beyond(size),
         Asked::Parts(parts) => partial(&mut response, parts, size),
     };
-    *response.body_mut() = Body::stream(Pieces::new(file, segments));
+    *response.body_mut() = Body::stream(Pieces::new(file, segments, connection));
     response
 }
 
