@@ -53,7 +53,7 @@ pub struct Decoder {
 }
 
 /// All of them.
-pub const DECODERS: [Decoder; 12] = [
+pub const DECODERS: [Decoder; 15] = [
     Decoder { name: "envelope", eat: envelope, samples: envelopes },
     Decoder { name: "conversation", eat: conversation, samples: conversations },
     Decoder { name: "datagram", eat: datagram, samples: datagrams },

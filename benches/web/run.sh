@@ -126,7 +126,7 @@ tree() {
     for child in $(cat /proc/"$1"/task/*/children 2>/dev/null); do tree "$child"; done
 }
 cpu_nanos() {
-    for pid in $(tree "$1"); do cat /proc/"$pid"/task/*/schedstat 2>/dev/null; done | awk '{ s += $1 } END { printf "%d\n", s }'
+    for pid in $(tree "$1"); do cat /proc/"$pid"/task/*/schedstat 2>/dev/null; done | awk '{ s += $1 } END { printf "%.0f\n", s }'
 }
 # Requests per second and CPU milliseconds per 1,000 requests.
 measure() { # SERVER PORT PATH CONNECTIONS

@@ -16,7 +16,7 @@ pub(super) enum Asked {
     /// The whole file.
     Whole,
     /// These parts; at least one.
-    Parts(Parts),
+    Parts(Box<Parts>),
     /// Nothing that the file has.
     Beyond,
 }
@@ -25,7 +25,7 @@ pub(super) enum Asked {
 pub(super) fn asked(header: &str, size: u64) -> Asked {
     let Some(wishes) = parse(header) else { return Asked::Whole };
     let parts: Parts = wishes.into_iter().map(|wish| wish.of(size)).filter(|part| !part.is_empty()).collect();
-    if parts.is_empty() { Asked::Beyond } else { Asked::Parts(joined(parts)) }
+    if parts.is_empty() { Asked::Beyond } else { Asked::Parts(Box::new(joined(parts))) }
 }
 
 /// Joins what overlaps or adjoins (RFC 9110 §15.3.7.2), into the place of the first of them.
@@ -95,11 +95,13 @@ fn number(digits: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::single_range_in_vec_init, reason = "a list of one part")]
+
     use super::*;
     use proptest::prelude::*;
 
     fn parts(list: &[Range<u64>]) -> Asked {
-        Asked::Parts(list.iter().cloned().collect())
+        Asked::Parts(Box::new(list.iter().cloned().collect()))
     }
 
     #[test]

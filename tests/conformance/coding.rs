@@ -99,7 +99,7 @@ fn what_gains_nothing_is_left_alone() {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        (state >> 32) as u8
+        state.to_le_bytes()[4]
     };
     let noise: Vec<u8> = (0..3000).map(|_| noise()).collect();
     write("a.png", text().as_bytes());

@@ -20,7 +20,7 @@ use tokio::task::spawn_blocking;
 /// What a path names.
 #[derive(Debug)]
 pub(super) enum Found {
-    File(Opened),
+    File(Box<Opened>),
     /// A directory, named without its slash.
     Directory,
     /// A directory without an index, which may be listed.
@@ -101,7 +101,7 @@ fn opened(root: &Root, rules: &Static, path: PathBuf, file: File) -> Result<Foun
         }
     }
     opened.forms[Coding::Identity.index()] = Some(file);
-    Ok(Found::File(opened))
+    Ok(Found::File(Box::new(opened)))
 }
 
 /// Whether a coded form was made of what the file is now: it is not older. Copying a tree may turn the order around

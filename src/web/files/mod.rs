@@ -53,7 +53,7 @@ pub(super) struct Folder {
 
 /// What answers a request for a path.
 enum Answer {
-    File(Place),
+    File(Box<Place>),
     /// A directory, named without its slash.
     Directory,
     Listed(File, PathBuf),
@@ -65,7 +65,7 @@ struct Place {
     named: Named,
     resource: Rc<Resource>,
     /// Its files, if they had to be opened to find that out.
-    opened: Option<Opened>,
+    opened: Option<Box<Opened>>,
 }
 
 impl Folder {
@@ -95,7 +95,7 @@ impl Folder {
         }
         match self.look_up(rest).await {
             Ok(Answer::File(place)) => {
-                self.send(place, method, headers, connection).await.unwrap_or_else(NotFound::page)
+                self.send(*place, method, headers, connection).await.unwrap_or_else(NotFound::page)
             }
             Ok(Answer::Directory) => to_directory(uri),
             Ok(Answer::Listed(directory, path)) => {
@@ -124,13 +124,13 @@ impl Folder {
     async fn find(&self, named: Named) -> Result<Answer, NotFound> {
         let path = shelf_path(&named);
         if let Some(resource) = self.shelf.fresh(self.route, &path, clock::now()) {
-            return Ok(Answer::File(Place { path, named, resource, opened: None }));
+            return Ok(Answer::File(Box::new(Place { path, named, resource, opened: None })));
         }
         match find::find(&self.rules, named.clone()).await? {
             Found::File(opened) => {
                 let now = (clock::now(), clock::wall());
                 let resource = self.shelf.place(self.route, &path, &opened, &self.rules, now);
-                Ok(Answer::File(Place { path, named, resource, opened: Some(opened) }))
+                Ok(Answer::File(Box::new(Place { path, named, resource, opened: Some(opened) })))
             }
             Found::Directory => Ok(Answer::Directory),
             Found::Listed(directory, path) => Ok(Answer::Listed(directory, path)),

@@ -142,7 +142,7 @@ impl Folder {
         if let Held::Bytes(bytes) = place.resource.held(coding) {
             return Ok(Content::Memory(bytes));
         }
-        let file = file_of(place.opened.as_ref(), coding)?;
+        let file = file_of(place.opened.as_deref(), coding)?;
         if !place.resource.is_small(file.stamp.size) {
             return Ok(Content::Disk(file.clone()));
         }
@@ -161,7 +161,7 @@ impl Folder {
         let plain = match resource.held(Coding::Identity) {
             Held::Bytes(bytes) => bytes,
             Held::Nothing | Held::Running | Held::Pointless => {
-                file_of(place.opened.as_ref(), Coding::Identity)?.read_all().await?
+                file_of(place.opened.as_deref(), Coding::Identity)?.read_all().await?
             }
         };
         let made = spawn_blocking(move || compress::compress(coding, &plain)).await.map_err(io::Error::other)?;
