@@ -70,3 +70,38 @@ impl std::os::fd::AsRawFd for Alarm {
         self.fd.as_raw_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Duration;
+
+    /// `CLOCK_BOOTTIME` of `linux/time.h`.
+    const BOOTTIME: &str = "clockid: 7";
+
+    fn of_kernel(alarm: &Alarm) -> String {
+        std::fs::read_to_string(format!("/proc/self/fdinfo/{}", std::os::fd::AsRawFd::as_raw_fd(alarm))).unwrap()
+    }
+
+    #[test]
+    fn an_alarm_counts_suspend_and_hears_nothing_of_the_time_of_day() {
+        let mut alarm = Alarm::new().unwrap();
+        let told = of_kernel(&alarm);
+        assert!(told.lines().any(|line| line == BOOTTIME), "{told}");
+        alarm.set(clock::now() + Duration::from_secs(1000)).unwrap();
+        let told = of_kernel(&alarm);
+        // Absolute (TFD_TIMER_ABSTIME), and not cancelled when somebody sets a clock (TFD_TIMER_CANCEL_ON_SET).
+        assert!(told.contains("settime flags: 01"), "{told}");
+    }
+
+    #[test]
+    fn now_is_the_boot_clock() {
+        let [boot, monotonic] = [rustix::time::ClockId::Boottime, rustix::time::ClockId::Monotonic].map(|id| {
+            let at = rustix::time::clock_gettime(id);
+            u64::try_from(at.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(at.tv_nsec).unwrap()
+        });
+        let now = clock::now().as_nanos();
+        assert!(now >= boot && now - boot < 10_000_000_000, "{now} after {boot}");
+        assert!(boot >= monotonic, "the boot clock counts suspend, and the other does not");
+    }
+}

@@ -14,22 +14,25 @@
 //! | `admin` | whoever may open the admin socket: bodies of its calls |
 //! | `node_config`, `witness_config` | whoever writes the configuration |
 //! | `web_path`, `web_range`, `web_accept`, `web_conditions`, `web_pattern` | visitors (the pattern: the configuration) |
+//! | `web_proxy_header`, `web_frames` | proxies in front, and whoever poses as one; clients of HTTP/2 |
 //!
-//! Built for tests and with the feature `hostile` only. Not here: HTTP itself (hyper), TLS (rustls), and PROXY headers,
-//! which hawser does not read yet.
+//! Built for tests and with the feature `hostile` only. Not here: HTTP itself (hyper), TLS (rustls).
 
 use crate::{
     admin::api::{SetStandby, Switchover},
     cluster::{
-        Action, Command, Engine, Envelope, GroupName, Identity, Incarnation, Input, Intent, Member, Memory, Message,
-        Name, Report, Secret, SecretHash, Sessions, Setup, Timing, Witness, WitnessAction,
+        Action, Command, Engine, Envelope, GroupName, GroupSetup, Identity, Incarnation, Input, Intent, Member, Memory,
+        Message, Name, Report, Secret, SecretHash, Sessions, Setup, Timing, Witness, WitnessAction,
     },
     config::{self, Machine, Scene},
     limits::{DATAGRAM_BYTES_MAX, GROUPS_MAX, INTERVAL_DEFAULT, LEASE_DEFAULT},
     replicate,
     time::{Duration, Instant},
-    trust::{ClusterId, Keyring, Kind, Notice, Opener, Sealer, claim, hash_secret},
-    vip::{self, frames},
+    trust::{
+        ClusterId, Keyring, Kind, Notice, Opener, Sealer, claim, hash_secret,
+        site::{Facts, Standing, Trouble},
+    },
+    vip::{self, frames, frames::Overheard},
     web,
 };
 use ipnet::IpNet;
@@ -53,7 +56,7 @@ pub struct Decoder {
 }
 
 /// All of them.
-pub const DECODERS: [Decoder; 15] = [
+pub const DECODERS: [Decoder; 17] = [
     Decoder { name: "envelope", eat: envelope, samples: envelopes },
     Decoder { name: "conversation", eat: conversation, samples: conversations },
     Decoder { name: "datagram", eat: datagram, samples: datagrams },
@@ -69,6 +72,8 @@ pub const DECODERS: [Decoder; 15] = [
     Decoder { name: "web_accept", eat: web::hostile::accept, samples: web::hostile::accepts },
     Decoder { name: "web_conditions", eat: web::hostile::conditions, samples: web::hostile::many_conditions },
     Decoder { name: "web_pattern", eat: web::hostile::pattern, samples: web::hostile::patterns },
+    Decoder { name: "web_proxy_header", eat: web::hostile::proxy_header, samples: web::hostile::proxy_headers },
+    Decoder { name: "web_frames", eat: web::hostile::frames, samples: web::hostile::many_frames },
 ];
 
 /// Engine messages, as they lie in a datagram.
@@ -86,7 +91,9 @@ fn envelopes() -> Vec<Vec<u8>> {
     let messages = parts(&said).filter_map(|part| postcard::from_bytes(part.message).ok());
     let envelopes = messages.take(40).map(|message: Message| {
         let messages = vec![message.clone(), Message::Hello, message];
-        postcard::to_stdvec(&Envelope { echo: Some(Incarnation(7)), voters: 0, messages }).unwrap_or_default()
+        let heard = [0, 1].into_iter().collect();
+        let voters = crate::cluster::SetTag::default();
+        postcard::to_stdvec(&Envelope { echo: Some(Incarnation(7)), voters, heard, messages }).unwrap_or_default()
     });
     envelopes.collect()
 }
@@ -121,7 +128,10 @@ fn secret(member: Member) -> Secret {
 }
 
 fn engine(member: Member, now: Instant) -> Engine {
-    let group = |text| Name::new(text).ok().map(|name: GroupName| (name, Member::First));
+    let group = |text| {
+        let name: Option<GroupName> = Name::new(text).ok();
+        name.map(|name| GroupSetup { name, prefer: Member::First, addresses: Vec::new() })
+    };
     let hash: fn(&Secret) -> SecretHash = hash_secret;
     let mut engine = Engine::new(
         now,
@@ -131,6 +141,7 @@ fn engine(member: Member, now: Instant) -> Engine {
             groups: ["web", "state"].into_iter().filter_map(group).collect(),
             drain: Duration::from_millis(100),
             config: 1,
+            wanted: crate::cluster::Members::Trio(crate::cluster::Third::None),
             hash,
             seed: 1,
             memory: Some(Memory::default()),
@@ -292,6 +303,11 @@ fn arp(bytes: &[u8]) {
             assert_eq!(frames::claim(&frame), Some((mac, address)), "what is announced reads as a claim of the same");
         }
     }
+    if let Some(Overheard::Has(mac, address)) = frames::overheard(bytes) {
+        for frame in frames::announcements(mac, address) {
+            assert_eq!(frames::overheard(&frame), Some(Overheard::Has(mac, address)), "in both families");
+        }
+    }
 }
 
 fn arps() -> Vec<Vec<u8>> {
@@ -334,6 +350,24 @@ impl Machine for Pretended {
 
     fn is_dir(&self, _: &Path) -> bool {
         true
+    }
+
+    fn certificate(&self, _: &Path, _: &Path) -> Result<(Facts, Standing), Trouble> {
+        let from = std::time::UNIX_EPOCH;
+        let names = vec!["shop.example".to_owned()];
+        Ok((Facts { names, not_before: from, not_after: from, key_kind: "ecdsa" }, Standing::Holds))
+    }
+
+    fn client_ca(&self, _: &Path) -> Result<(), Trouble> {
+        Ok(())
+    }
+
+    fn ticket_keys(&self, _: &Path) -> Result<(), Trouble> {
+        Ok(())
+    }
+
+    fn may_be_denied(&self) -> bool {
+        false
     }
 }
 
@@ -487,6 +521,7 @@ mod tests {
     eaters! {
         envelope conversation datagram arp netlink replica replicas admin node_config witness_config web_path web_range
         web_accept web_conditions web_pattern
+        web_proxy_header web_frames
     }
 
     #[test]
@@ -528,6 +563,7 @@ mod tests {
             Message::PreVote(request) => Some(Message::PreVoteAnswer(yes(request))),
             Message::Vote(request) => Some(Message::VoteAnswer(yes(request))),
             Message::Hello
+            | Message::Voters(_)
             | Message::Ack(_)
             | Message::PreVoteAnswer(_)
             | Message::VoteAnswer(_)

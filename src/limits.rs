@@ -32,6 +32,10 @@ pub const CANDIDACY_MIN: Duration = Duration::from_millis(100);
 /// A request that waits for an answer is repeated this often.
 pub const REPEAT: Duration = Duration::from_millis(10);
 
+/// The third voter that the configuration wants, and that does not vote yet, is asked this often whether it is there.
+pub const THIRD_PROBE: Duration = Duration::from_millis(500);
+/// It is there if it answered so lately.
+pub const THIRD_PROBE_FRESH: Duration = Duration::from_millis(1600);
 /// Without a third machine a node is taken for lost when it was not heard for so many leases.
 pub const LOST_LEASES: u32 = 3;
 /// Addresses are asked for this often while a node wants to take them without a third machine.
@@ -75,10 +79,28 @@ pub const GATEWAYS_MAX: usize = 8;
 pub const GROUPS_MAX: usize = 16;
 /// Longest name of a node, group, cluster, in bytes.
 pub const NAME_BYTES_MAX: usize = 32;
-/// Most virtual addresses of one group.
-pub const VIPS_PER_GROUP_MAX: usize = 32;
+/// Most virtual addresses of one cluster: the heartbeat of a node that owns all of them names each, in one datagram.
+pub const VIPS_MAX: usize = 32;
 /// Most links to one peer.
 pub const LINKS_MAX: usize = 8;
+/// A way that carries nothing counts as lost when the other side was heard this often meanwhile,
+pub const LINK_MISSES: u32 = 8;
+/// for one lease, but not for less than this.
+pub const LINK_PATIENCE_MIN: Duration = Duration::from_millis(250);
+/// A way that was lost must carry for this long before it is told to be back; twice as long each time,
+pub const LINK_REST_MIN: Duration = Duration::from_secs(2);
+/// but not longer than this: so a way that flaps is told of twice a minute at most.
+pub const LINK_REST_MAX: Duration = Duration::from_secs(60);
+/// A way that carried for so long begins with the shortest rest again.
+pub const LINK_CALM: Duration = Duration::from_secs(600);
+/// Ways to one node that a witness remembers, and answers on.
+pub const WITNESS_WAYS_MAX: usize = LINKS_MAX;
+/// A witness answers on every way on which it heard a node within this time.
+pub const WITNESS_WAY_FRESH: Duration = Duration::from_secs(1);
+/// The worst lateness of so many minutes is told as the one of late.
+pub const LATE_MINUTES: usize = 10;
+/// A lease below so many times the worst lateness is too short.
+pub const LEASE_PER_LATENESS_MIN: u32 = 4;
 /// Most clusters that one witness serves.
 pub const CLUSTERS_PER_WITNESS_MAX: usize = 256;
 /// Longest sealed datagram, in bytes: fits every path without fragments.
@@ -149,6 +171,14 @@ pub const ADDRESS_RETRY: Duration = Duration::from_millis(100);
 pub const UNABLE_REST: Duration = Duration::from_secs(10);
 /// At most one answer to a machine that claims a held address in this time.
 pub const CONFLICT_REPEAT: Duration = Duration::from_secs(1);
+/// A machine that claims a held address is told of at its first claim, and again so often while it goes on.
+pub const CLAIM_TOLD_EVERY: Duration = Duration::from_secs(60);
+/// Most such machines and addresses that are told of in that time.
+pub const CLAIMS_TOLD_MAX: usize = 16;
+/// Addresses on which somebody else has laid hands are put right at once, but not more often than this.
+pub const MEND_REST: Duration = Duration::from_millis(20);
+/// The same deed of somebody else is told this often at most.
+pub const MEND_TOLD_EVERY: Duration = Duration::from_secs(1);
 /// How long an orderly end waits for the addresses to be gone.
 pub const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(2);
 /// Most connections that the web tier has open at once, all threads together (less where few files may be open).
@@ -165,6 +195,28 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a new connection without a byte counts as one that is about to send its request.
 pub const FIRST_BYTE_GRACE: Duration = Duration::from_secs(1);
+/// How long a client may take for the handshake of TLS.
+pub const TLS_HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// Most handshakes (and PROXY headers) that are awaited at once, all threads together; at most half of the connections.
+pub const TLS_HANDSHAKES_MAX: usize = 8192;
+/// How long a proxy in front may take for its PROXY header.
+pub const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest PROXY header, in bytes: addresses and what vendors add to them.
+pub const PROXY_HEADER_BYTES_MAX: usize = 1024;
+/// Most networks from which a listener takes PROXY headers.
+pub const PROXY_NETWORKS_MAX: usize = 64;
+/// Most certificates of one listener.
+pub const CERTIFICATES_MAX: usize = 64;
+/// Longest file of certificates or of a key of a site, in bytes: whole collections of CAs are such files.
+pub const CERTIFICATE_FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// How often the files of certificates are looked at.
+pub const CERTIFICATE_LOOK: Duration = Duration::from_secs(5);
+/// A certificate that holds for less than this is told.
+pub const CERTIFICATE_SOON: Duration = Duration::from_secs(21 * 24 * 3600);
+/// How long the key of session tickets is in use, and how long a ticket is good.
+pub const TICKET_EPOCH: Duration = Duration::from_secs(6 * 3600);
+/// Most secrets from which session tickets are opened.
+pub const TICKET_KEYS_MAX: usize = 8;
 /// Longest head of a request, in bytes.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Most header fields of a request or response. It is hyper's own limit, too: any other costs two allocations of 4 KB for
@@ -174,6 +226,22 @@ pub const HEADERS_MAX: usize = 100;
 pub const H2_STREAMS_MAX: u32 = 200;
 /// Longest list of header fields of one HTTP/2 request, in bytes.
 pub const H2_HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
+/// HTTP/2 streams that a client has reset before they were looked at: more end the connection (CVE-2023-44487).
+pub const H2_PENDING_RESETS_MAX: usize = 20;
+/// HTTP/2 streams that were reset because of the client's faults: more end the connection.
+pub const H2_ERROR_RESETS_MAX: usize = 128;
+/// What a client may send on one HTTP/2 stream before it is read, in bytes.
+pub const H2_STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+/// The same for all streams of a connection together.
+pub const H2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// What waits to be sent on one HTTP/2 stream, in bytes.
+pub const H2_SEND_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of HTTP/2 frames that carry nothing (SETTINGS, PING, RST_STREAM and the like) which a client may send at once,
+pub const H2_OVERHEAD_BYTES: i64 = 256 * 1024;
+/// and each second besides,
+pub const H2_OVERHEAD_BYTES_PER_SECOND: i64 = 64 * 1024;
+/// and besides one for so many bytes of content in either direction.
+pub const H2_OVERHEAD_SHARE: i64 = 8;
 /// Time between two HTTP/2 pings of a connection.
 pub const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
 /// How long an HTTP/2 ping may stay without an answer.
@@ -184,6 +252,8 @@ pub const H2_IDLE_MAX: Duration = Duration::from_secs(60);
 pub const WRITE_STALL_MAX: Duration = Duration::from_secs(60);
 /// How long a closed connection is still read, so that the last response is not lost to a reset (RFC 9112 §9.6).
 pub const LINGER_MAX: Duration = Duration::from_secs(2);
+/// The same by bytes, for HTTP/2: who floods does not stop when told to.
+pub const H2_LINGER_BYTES_MAX: usize = 256 * 1024;
 /// Longest request path, in bytes (`PATH_MAX`).
 pub const PATH_BYTES_MAX: usize = 4096;
 /// Size of a piece in which larger files are read, in bytes.
@@ -360,9 +430,14 @@ const _: () = {
         PROBE_INTERVAL.as_millis() + PROBE_FALL as u128 * PROBE_TIMEOUT.as_millis() <= 3000,
         "a stuck web tier is known within three seconds"
     );
+    assert!(PROXY_HEADER_BYTES_MAX >= 16 + 216, "what every receiver must take: the longest addresses");
+    assert!(TLS_HANDSHAKES_MAX * 2 <= WEB_CONNECTIONS_MAX, "those on their way in leave room for those that are in");
     assert!(HTTP1_BUFFER_BYTES > HEAD_BYTES_MAX, "a whole head fits");
     assert!(FILE_FRESH.as_millis() < FILE_SETTLED.as_millis());
-    assert!(PROMISE_SLOT_BYTES >= 64 + MEMORIES_MAX * (NAME_BYTES_MAX + 32), "the fullest record fits its slot");
+    assert!(
+        PROMISE_SLOT_BYTES >= 96 + NAME_BYTES_MAX + LINKS_MAX * 20 + MEMORIES_MAX * (NAME_BYTES_MAX + 32),
+        "the fullest record fits its slot"
+    );
     assert!(FRAME_BYTES_MAX >= 2 * RECORD_BYTES_MAX);
     assert!(
         FRAMES_QUEUED_MAX * (FRAME_BYTES_MAX - RECORD_BYTES_MAX) > 2 * STATE_BYTES_MAX,
@@ -373,6 +448,8 @@ const _: () = {
     assert!(KILL_PATIENCE.as_millis() < GUARD.as_millis(), "a killed worker's addresses go before the gate shuts");
     assert!(LOOK_FRESH.as_millis() >= 2 * LOOK_STEP.as_millis(), "one late question does not spoil a look");
     assert!(LOOK_MAX.as_millis() > 2 * LOOK_STEP.as_millis() * LOOK_STEPS as u128);
+    assert!(LINKS_MAX <= 8, "which links carry is told in the bits of one byte");
+    assert!(LINK_REST_MIN.as_millis() > LINK_PATIENCE_MIN.as_millis(), "a way is back later than it is lost");
     assert!(GATE_FIRST.as_millis() < LEASE_MIN.as_millis(), "the first opening is shorter than any lease");
 };
 /// Longest chaos or soak of the demo.

@@ -24,7 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("tiebreak", &["time", "limits", "clock", "alarm", "cluster", "config", "trust"]),
     ("vip", &["time", "limits", "clock", "alarm", "cluster", "config"]),
     ("replicate", &["time", "limits", "clock", "cluster", "store"]),
-    ("web", &["time", "limits", "clock", "cluster", "config", "http"]),
+    ("web", &["time", "limits", "clock", "cluster", "config", "trust", "http"]),
     ("admin", &["time", "limits", "cluster", "replicate", "web"]),
     ("supervisor", &["time", "limits", "clock", "alarm", "cluster", "config", "vip"]),
     (
@@ -94,7 +94,56 @@ const PURE: &[&str] = &[
     "src/vip/announce.rs",
     "src/vip/frames.rs",
     "src/vip/keeper/plan.rs",
+    "src/vip/rivals.rs",
+    "src/vip/upkeep.rs",
     "src/replicate/protocol",
+];
+
+/// Rooms that decide who owns what, or end it, and may not know the time of day: people and servers set it, forwards and
+/// backwards.
+const TIMELESS: &[&str] = &[
+    "alarm.rs",
+    "cluster",
+    "driver",
+    "limits.rs",
+    "supervisor",
+    "tiebreak",
+    "time.rs",
+    "vip",
+    "store/promise.rs",
+    "store/voter.rs",
+];
+
+/// Ways to learn the time of day: the standard library's and the kernel's.
+const TIME_OF_DAY: &[&str] = &[
+    "clock::wall",
+    "wall()",
+    "SystemTime",
+    "UNIX_EPOCH",
+    "Realtime",
+    "REALTIME",
+    "CLOCK_TAI",
+    "ClockId::Tai",
+    "gettimeofday",
+    "OffsetDateTime",
+    "DateTime",
+    "UnixTime",
+];
+
+/// Who may print it, or must know it: files have dates, certificates end, transitions are told with their time.
+const MAY_KNOW_THE_TIME_OF_DAY: &[&str] = &[
+    "cli",
+    "clock.rs",
+    "config/machine.rs",
+    "config/tests.rs",
+    "config/tls_tests.rs",
+    "daemon/notes.rs",
+    "daemon/tiebreak.rs",
+    "hostile.rs",
+    "replicate/state.rs",
+    "store/keyspace.rs",
+    "trust",
+    "web",
 ];
 
 /// Lines of code, without comments and tests.
@@ -213,6 +262,44 @@ fn pure_files_name_no_clock_no_thread_no_disk() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The places where a file names the time of day.
+fn times_of_day(path: &Path) -> Vec<String> {
+    let code = code(path);
+    TIME_OF_DAY.iter().filter(|word| code.contains(**word)).map(|word| format!("{}: {word}", path.display())).collect()
+}
+
+/// By construction: what decides and what ends a lease is told instants of the boot clock and of nothing else, so a jump
+/// of the time of day, forwards or backwards, is not even seen.
+#[test]
+fn a_jump_of_the_time_of_day_cannot_be_seen_by_what_decides_or_ends_a_lease() {
+    let src = root().join("src");
+    let files: Vec<PathBuf> = TIMELESS.iter().flat_map(|room| sources(&src.join(room))).collect();
+    assert!(files.len() > 50, "the rooms are there: {files:?}");
+    let wrong: Vec<String> = files.iter().flat_map(|path| times_of_day(path)).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    // One place reads clocks: these by its own, those by it. Nobody asks the kernel past it.
+    let clock = src.join("clock.rs");
+    for path in sources(&src).into_iter().filter(|path| *path != clock) {
+        assert!(!code(&path).contains("clock_gettime"), "{} reads a clock", path.display());
+    }
+    let now = code(&clock);
+    let now = now.split("pub fn now()").nth(1).and_then(|rest| rest.split("pub fn").next()).unwrap();
+    assert!(now.contains("ClockId::Boottime") && now.matches("clock_gettime").count() == 1, "{now}");
+    assert!(code(&src.join("alarm.rs")).contains("TimerfdClockId::Boottime"));
+}
+
+#[test]
+fn the_time_of_day_is_known_only_where_it_is_printed_or_must_be() {
+    let src = root().join("src");
+    let known: Vec<PathBuf> = MAY_KNOW_THE_TIME_OF_DAY.iter().map(|room| src.join(room)).collect();
+    let others = sources(&src).into_iter().filter(|path| !known.iter().any(|room| path.starts_with(room)));
+    let wrong: Vec<String> = others.flat_map(|path| times_of_day(&path)).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    for room in &known {
+        assert!(sources(room).iter().any(|path| !times_of_day(path).is_empty()), "{} need not know", room.display());
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::{
     replicate, web,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 /// How a node is doing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,6 +27,9 @@ pub struct Status {
     pub standby: bool,
     /// The groups; the implicit `state` is among them.
     pub groups: Vec<Group>,
+    /// Other machines that lately said that they have an address of ours.
+    #[serde(default)]
+    pub claims: Vec<Claimed>,
     /// The other node.
     pub peer: Peer,
     /// The third voter.
@@ -36,6 +39,9 @@ pub struct Status {
     /// Where things stand with a tiebreak that is no third machine's.
     #[serde(default)]
     pub tiebreak_state: TiebreakState,
+    /// Who votes.
+    #[serde(default)]
+    pub voters: Voters,
     /// The links to the peer.
     pub links: Vec<Link>,
     /// Which layers of the kernel-enforced lease are in force.
@@ -48,6 +54,9 @@ pub struct Status {
     pub interval_ms: u64,
     /// How late the cluster thread was ever called, in milliseconds: compare it with the lease.
     pub worst_tick_ms: f64,
+    /// How late it was called in the last ten minutes.
+    #[serde(default)]
+    pub recent_tick_ms: f64,
     /// Datagrams that had no effect, by reason.
     pub refused: BTreeMap<String, u64>,
     /// The replicated state.
@@ -77,6 +86,19 @@ pub struct Group {
     pub witnessed: bool,
     /// Its addresses, and their interfaces.
     pub vips: Vec<String>,
+}
+
+/// Another machine that says that it has an address which this node holds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Claimed {
+    /// The group.
+    pub group: GroupName,
+    /// The address.
+    pub address: IpAddr,
+    /// The hardware address of the other machine.
+    pub mac: String,
+    /// Milliseconds since this was told. It is told at the first claim, and once a minute while it goes on.
+    pub ago_ms: u64,
 }
 
 /// The other node.
@@ -110,6 +132,9 @@ pub struct Remote {
     pub round_trip_ms: Option<f64>,
     /// Milliseconds since it was last heard.
     pub heard_ms: Option<u64>,
+    /// The ways to it.
+    #[serde(default)]
+    pub ways: Vec<WitnessWay>,
 }
 
 /// Where things stand with a tiebreak that is no third machine's.
@@ -123,6 +148,23 @@ pub struct TiebreakState {
     pub needs: Option<String>,
 }
 
+/// Who votes: the set in force, as the promise file says, and the one that the configuration wants.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Voters {
+    /// Grows with each step of a change.
+    pub generation: u32,
+    /// Who votes.
+    pub in_force: String,
+    /// Who is to vote, if those are others.
+    pub wanted: Option<String>,
+    /// What the next step waits for.
+    pub waits_for: Option<String>,
+    /// What a person must mend for it.
+    pub needs: Option<String>,
+    /// One node votes alone.
+    pub alone: bool,
+}
+
 /// `POST /v1/confirm-fenced`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ConfirmFenced {
@@ -133,14 +175,58 @@ pub struct ConfirmFenced {
 /// One link.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Link {
+    /// Its number, in the order of the configuration, from 1.
+    #[serde(default)]
+    pub number: usize,
     /// Our address.
     pub from: String,
     /// The peer's.
     pub to: String,
-    /// It carries what the peer says.
+    /// It carries in both directions.
     pub up: bool,
-    /// Milliseconds since it last did.
+    /// Milliseconds since the peer was last heard on it.
     pub heard_ms: Option<u64>,
+    /// What the peer says arrives here.
+    #[serde(default)]
+    pub from_peer: Direction,
+    /// What this node says arrives at the peer, by the peer's own word.
+    #[serde(default)]
+    pub to_peer: Direction,
+}
+
+/// One direction of a link, or of a way to the witness and back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Direction {
+    /// Whether what is said arrives.
+    pub carries: Carries,
+    /// Milliseconds since it is known that something arrived.
+    pub carried_ms: Option<u64>,
+    /// How often it was lost since the worker started.
+    pub losses: u32,
+    /// It was lost, carries again, and not yet for long enough to be counted on.
+    pub unsteady: bool,
+}
+
+/// Whether what is said in a direction arrives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Carries {
+    /// Nobody tells: the other side is not heard at all.
+    #[default]
+    Unknown,
+    /// It does.
+    Yes,
+    /// It does not, while the other side is heard.
+    No,
+}
+
+/// An address of the witness.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WitnessWay {
+    /// The address.
+    pub to: String,
+    /// Its answers: it answers on each way on which it hears this node.
+    pub answers: Direction,
 }
 
 /// What this node's voter can do.

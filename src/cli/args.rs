@@ -114,7 +114,7 @@ Example:
   hawser witness --config /etc/hawser-witness/witness.toml";
 
 const INIT_HELP: &str = "\
-Without a third machine write --gateway or --no-witness in the place of --witness: the README says what each protects \
+Where an etcd runs anyway, write --etcd for each of its members in the place of --witness. Without a third machine write --gateway or --no-witness in the place of --witness: the README says what each protects \
 from. For \"fence\" begin with --no-witness and add what config/pair-fence.toml shows. \
 Each member is NAME=ADDRESS, or NAME=ADDRESS,ADDRESS with two networks between the nodes: \
 link i of one node talks to link i of the other. Nothing that is there is overwritten.
@@ -163,6 +163,7 @@ Examples:
   hawser demo
   hawser demo --stay
   hawser demo --list
+  hawser demo --profile fast --soak 10m
   hawser demo --fault worker-kill --repeat 10 --json";
 
 /// `hawser run`.
@@ -194,13 +195,16 @@ pub struct InitArgs {
     #[arg(long = "node", value_name = "NAME=ADDRESS[,ADDRESS]", value_parser = member, required = true)]
     pub nodes: Vec<MemberArg>,
     /// The witness: its name, and where the nodes reach it.
-    #[arg(long, value_name = "NAME=ADDRESS", value_parser = member, required_unless_present_any = ["gateways", "no_witness"])]
+    #[arg(long, value_name = "NAME=ADDRESS", value_parser = member, required_unless_present_any = ["etcd", "gateways", "no_witness"])]
     pub witness: Option<MemberArg>,
+    /// An etcd votes instead of a witness: a member of it, like https://10.0.0.7:2379. Once for each member.
+    #[arg(long = "etcd", value_name = "URL", conflicts_with = "witness")]
+    pub etcd: Vec<String>,
     /// No third machine votes: a router that both nodes need must answer instead. May be repeated.
-    #[arg(long = "gateway", value_name = "ADDRESS", conflicts_with = "witness")]
+    #[arg(long = "gateway", value_name = "ADDRESS", conflicts_with_all = ["witness", "etcd"])]
     pub gateways: Vec<IpAddr>,
     /// No third machine votes: tiebreak "none". Both nodes answer while their network is cut in two.
-    #[arg(long, conflicts_with_all = ["witness", "gateways"])]
+    #[arg(long, conflicts_with_all = ["witness", "etcd", "gateways"])]
     pub no_witness: bool,
     /// A virtual address, and the interface that carries it on both nodes.
     #[arg(long = "vip", value_name = "ADDRESS/PREFIX@INTERFACE", value_parser = vip)]

@@ -6,8 +6,10 @@ use super::{
     out,
 };
 use crate::{
-    config::{self, Checked, Config, Fault, Faults, Machine, Scene, ThisMachine, Tiebreak, WitnessConfig},
-    trust::{Identity, Keyring, TrustError, keyring::Purpose, pki},
+    config::{
+        self, Checked, Config, Etcd, Fault, Faults, Machine, Onlooker, Scene, ThisMachine, Tiebreak, WitnessConfig,
+    },
+    trust::{Identity, Keyring, TrustError, keyring::Purpose, outside::Outside, pki},
 };
 use serde::Serialize;
 use std::{
@@ -32,7 +34,7 @@ struct Finding {
 
 /// `hawser check`.
 pub(crate) fn check(args: &CheckArgs) -> ExitCode {
-    let machine: Option<&dyn Machine> = if args.offline { None } else { Some(&ThisMachine) };
+    let machine: Option<&dyn Machine> = if args.offline { None } else { Some(&Onlooker) };
     let findings: Vec<Finding> = args.files.iter().map(|file| look(file, machine)).collect();
     if args.json {
         match serde_json::to_string_pretty(&findings) {
@@ -120,8 +122,8 @@ fn look(file: &Path, machine: Option<&dyn Machine>) -> Finding {
         } else {
             let me = machine.and_then(|_| Identity::name_in(folder_of(file)).ok());
             let checked = config::check(&text, &Scene { path: file, me, machine })?;
-            let warnings = if machine.is_some() { identity_of(file, &checked.config)? } else { vec![] };
-            Ok((describe(&checked.config), [checked.warnings, warnings].concat()))
+            let keys = if machine.is_some() { keys_of(file, &checked.config)? } else { vec![] };
+            Ok((describe(&checked.config), [checked.warnings, keys].concat()))
         }
     });
     let file = file.to_owned();
@@ -142,6 +144,43 @@ fn read(file: &Path) -> Result<String, Faults> {
     config::read(file)
 }
 
+/// Looks at all that a node's file needs beside itself, and tells what is wrong with any of it.
+fn keys_of(file: &Path, config: &Config) -> Result<Vec<Fault>, Faults> {
+    let etcd = match &config.tiebreak {
+        Tiebreak::Etcd(etcd) => keys_for_etcd(file, etcd),
+        Tiebreak::Witness(_) | Tiebreak::Fence(_) | Tiebreak::Gateway(_) | Tiebreak::None => Ok(vec![]),
+    };
+    match (identity_of(file, config), etcd) {
+        (Ok(warnings), Ok(more)) => Ok([warnings, more].concat()),
+        (Err(faults), Err(more)) => Err(Faults { faults: [faults.faults, more.faults].concat(), ..faults }),
+        (Err(faults), Ok(_)) | (Ok(_), Err(faults)) => Err(faults),
+    }
+}
+
+/// Looks at the CA's certificate, and at what is shown to etcd.
+fn keys_for_etcd(file: &Path, etcd: &Etcd) -> Result<Vec<Fault>, Faults> {
+    let Some(ca) = &etcd.ca else { return Ok(vec![]) };
+    let shown = etcd.identity.as_ref().map(|(cert, key)| (cert.as_path(), key.as_path()));
+    let holds = match Outside::load(ca, shown) {
+        Ok(outside) => outside.holds,
+        Err(error) => return not_permitted(file, &error),
+    };
+    let (Some((cert, _)), Some((from, until))) = (shown, holds) else { return Ok(vec![]) };
+    Ok(validity(cert, (from, until), "make a new one, or etcd will not let this node in").into_iter().collect())
+}
+
+/// A warning about a certificate that does not hold now.
+fn validity(cert: &Path, (from, until): (SystemTime, SystemTime), advice: &str) -> Option<Fault> {
+    let now = SystemTime::now();
+    let what = match () {
+        () if now < from => "is not valid yet",
+        () if until < now => "has expired",
+        () => return None,
+    };
+    let name = cert.file_name().unwrap_or(cert.as_os_str()).display();
+    Some(about(format!("{name} {what}"), format!("is this machine's clock right? else {advice}")))
+}
+
 /// Looks at the certificate, key and secret beside a node's file, if there are any.
 fn identity_of(file: &Path, config: &Config) -> Result<Vec<Fault>, Faults> {
     let dir = folder_of(file);
@@ -158,12 +197,8 @@ fn identity_of(file: &Path, config: &Config) -> Result<Vec<Fault>, Faults> {
         return Err(refuse(file, about(what, "copy the folder that `hawser init` made for this cluster")));
     }
     let facts = identity.facts();
-    let now = SystemTime::now();
-    if facts.holds(now) {
-        return Ok(vec![]);
-    }
-    let what = if now < facts.not_before { "is not valid yet" } else { "has expired" };
-    Ok(vec![about(format!("{} {what}", pki::NODE_CERT), "is this machine's clock right? else make a new certificate")])
+    let times = (facts.not_before, facts.not_after);
+    Ok(validity(Path::new(pki::NODE_CERT), times, "make a new certificate").into_iter().collect())
 }
 
 /// Looks at the secrets that a witness's file names.

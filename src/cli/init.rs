@@ -60,6 +60,25 @@ pub(crate) fn init(args: &InitArgs) -> ExitCode {
     }
 }
 
+/// What is used to speak to an etcd by https: its CA, and what is shown to it. They are copied beside `hawser.toml`.
+const ETCD_FILES: [&str; 3] = ["etcd-ca.pem", "etcd-client.pem", "etcd-client.key"];
+
+fn is_secure(args: &InitArgs) -> bool {
+    args.etcd.iter().any(|url| url.starts_with("https:"))
+}
+
+const fn tiebreak(args: &InitArgs) -> TiebreakKind {
+    if args.witness.is_some() {
+        TiebreakKind::Witness
+    } else if !args.etcd.is_empty() {
+        TiebreakKind::Etcd
+    } else if !args.gateways.is_empty() {
+        TiebreakKind::Gateway
+    } else {
+        TiebreakKind::None
+    }
+}
+
 /// The `hawser.toml` of both nodes.
 fn node_config(args: &InitArgs) -> String {
     let mut text = format!(
@@ -67,16 +86,25 @@ fn node_config(args: &InitArgs) -> String {
          [cluster]\nname = \"{0}\"\n",
         args.cluster
     );
-    if args.witness.is_none() {
-        let kind = if args.gateways.is_empty() { TiebreakKind::None } else { TiebreakKind::Gateway };
-        let caveat = kind.caveat().unwrap_or_default();
-        text += &format!("# What this does not protect from: {caveat}.\ntiebreak = \"{}\"\n", kind.word());
+    let kind = tiebreak(args);
+    if let Some(caveat) = kind.caveat() {
+        text += &format!("# What this does not protect from: {caveat}.\n");
+    }
+    if kind != TiebreakKind::Witness {
+        text += &format!("tiebreak = \"{}\"\n", kind.word());
     }
     for node in &args.nodes {
         text += &format!("\n[[node]]\nname = \"{}\"\nlinks = {}\n", node.name, addresses(node));
     }
     if let Some(witness) = &args.witness {
         text += &format!("\n[witness]\nname = \"{}\"\naddress = {}\n", witness.name, addresses(witness));
+    } else if !args.etcd.is_empty() {
+        text += &format!("\n[etcd]\nendpoints = {}\n", list(args.etcd.iter()));
+        if is_secure(args) {
+            let [ca, cert, key] = ETCD_FILES;
+            text += &format!("ca = \"{ca}\"\n# Shown to etcd; leave both out if it asks for none.\n");
+            text += &format!("cert = \"{cert}\"\nkey = \"{key}\"\n");
+        }
     } else if !args.gateways.is_empty() {
         text += &format!("\n[gateway]\naddresses = {}\n", list(args.gateways.iter()));
     }
@@ -154,6 +182,10 @@ fn next_steps(args: &InitArgs, out: &Path) -> String {
     args.nodes.iter().for_each(|node| copy(node, "/etc/hawser"));
     if let Some(witness) = &args.witness {
         copy(witness, "/etc/hawser-witness");
+    }
+    if is_secure(args) {
+        let files = ETCD_FILES.join(", ");
+        text += &format!("\n  on both nodes:    put {files} of your etcd into /etc/hawser (the key: chmod 600)");
     }
     text += "\n  on both nodes:    hawser check && systemctl enable --now hawser             (or: hawser run)\n";
     if args.witness.is_some() {

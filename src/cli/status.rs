@@ -3,10 +3,12 @@
 use super::{args::StatusArgs, out};
 use crate::{
     admin::{
-        api::{Group, Status},
+        api::{Carries, Direction, Group, Link, Status},
         client,
     },
     cluster::{Fitness, STATE_GROUP, engine::RoleView},
+    config::NOBODY,
+    limits::LATE_MINUTES,
     replicate::ViewRole,
 };
 use std::{fmt::Write, process::ExitCode, thread, time::Duration};
@@ -82,7 +84,9 @@ fn write_page(page: &mut String, status: &Status) -> std::fmt::Result {
         None => {}
     }
     let trip = |ms: Option<f64>| ms.map(|ms| format!(", {ms:.2} ms away")).unwrap_or_default();
-    if peer.connected {
+    if peer.name.as_str() == NOBODY {
+        // There is no other node.
+    } else if peer.connected {
         let (fit, away) = (fitness(peer.fitness), trip(peer.round_trip_ms));
         writeln!(page, "  {:<10} {fit}{}{away}", peer.name, standby(peer.standby))?;
     } else {
@@ -99,6 +103,15 @@ fn write_page(page: &mut String, status: &Status) -> std::fmt::Result {
     } else {
         writeln!(page, "  {:<10} NOT HEARD{}  ({})", witness.name, since(witness.heard_ms), status.tiebreak)?;
     }
+    for way in witness.ways.iter().filter(|_| witness.ways.len() > 1) {
+        let answers = match way.answers.carries {
+            Carries::Yes => "answers",
+            Carries::No => "NO ANSWER, while another way works",
+            Carries::Unknown => "not heard",
+        };
+        writeln!(page, "             by {}: {answers}", way.to)?;
+    }
+    write_voters(page, status)?;
     writeln!(page)?;
     write_lease(page, status)?;
     write_web(page, status)?;
@@ -107,6 +120,18 @@ fn write_page(page: &mut String, status: &Status) -> std::fmt::Result {
     }
     for advice in &status.advice {
         writeln!(page, "  ! {advice}")?;
+    }
+    Ok(())
+}
+
+fn write_voters(page: &mut String, status: &Status) -> std::fmt::Result {
+    let voters = &status.voters;
+    writeln!(page, "  {:<10} {} (set {})", "voters", voters.in_force, voters.generation)?;
+    if let Some(wanted) = &voters.wanted {
+        writeln!(page, "             to become {wanted}")?;
+    }
+    if let Some(waits_for) = &voters.waits_for {
+        writeln!(page, "             next step when: {waits_for}")?;
     }
     Ok(())
 }
@@ -140,9 +165,9 @@ fn write_lease(page: &mut String, status: &Status) -> std::fmt::Result {
     ];
     force.extend(named.iter().filter(|(on, _)| *on).map(|(_, name)| *name));
     writeln!(page, "  lease      {} ms, enforced by {}", status.lease_ms, force.join(", "))?;
+    write_lateness(page, status)?;
     for link in &status.links {
-        let up = if link.up { "up" } else { "DOWN" };
-        writeln!(page, "  link       {} - {} {up}", link.from, link.to)?;
+        writeln!(page, "  link {:<5} {} - {}  {}", link.number, link.from, link.to, carries(link, status))?;
     }
     let state = &status.state;
     let role = match state.role {
@@ -155,7 +180,38 @@ fn write_lease(page: &mut String, status: &Status) -> std::fmt::Result {
     writeln!(page, "  state      {role}{behind}")
 }
 
+/// How late the thread was called that everything hangs on.
+fn write_lateness(page: &mut String, status: &Status) -> std::fmt::Result {
+    let (worst, recent) = (status.worst_tick_ms, status.recent_tick_ms);
+    writeln!(page, "  lateness   {worst:.1} ms at worst, {recent:.1} ms in the last {LATE_MINUTES} minutes")
+}
+
+/// What a link carries, in both directions.
+fn carries(link: &Link, status: &Status) -> String {
+    let (node, peer) = (&status.node, &status.peer.name);
+    let lately = |direction: &Direction| match direction.carried_ms {
+        Some(ms) => format!(" for {}", span(ms / 1000)),
+        None => " so far".to_owned(),
+    };
+    match (link.from_peer.carries, link.to_peer.carries) {
+        (Carries::Yes, Carries::Yes) if link.from_peer.unsteady || link.to_peer.unsteady => {
+            format!("up, UNSTEADY: lost {} times", link.from_peer.losses.max(link.to_peer.losses))
+        }
+        (Carries::Yes, Carries::Yes) => "up".to_owned(),
+        (Carries::No, Carries::Yes) => format!("ONE WAY: nothing from {peer} to {node}{}", lately(&link.from_peer)),
+        (Carries::Yes, Carries::No) => format!("ONE WAY: nothing from {node} to {peer}{}", lately(&link.to_peer)),
+        (Carries::No, Carries::No | Carries::Unknown) => format!("DOWN{}", lately(&link.from_peer)),
+        (Carries::Yes, Carries::Unknown) => format!("{peer} is heard"),
+        (Carries::Unknown, Carries::Yes | Carries::No | Carries::Unknown) => {
+            format!("nothing from {peer}{}", lately(&link.from_peer))
+        }
+    }
+}
+
 fn write_web(page: &mut String, status: &Status) -> std::fmt::Result {
+    for certificate in status.web.tls.iter().flat_map(|listener| &listener.certificates) {
+        writeln!(page, "  tls        {}", certificate.line())?;
+    }
     for upstream in &status.web.upstreams {
         let up = upstream.servers.iter().filter(|s| s.up).count();
         if upstream.servers.iter().any(|s| s.checked) {

@@ -236,6 +236,7 @@ impl Arbiter {
             Message::PreVote(request) => Some(Message::PreVoteAnswer(self.vote(now, request))),
             Message::Vote(request) => Some(Message::VoteAnswer(self.vote(now, request))),
             Message::Hello
+            | Message::Voters(_)
             | Message::Ack(_)
             | Message::PreVoteAnswer(_)
             | Message::VoteAnswer(_)
@@ -580,8 +581,16 @@ mod tests {
 
     fn ask(arbiter: &mut Arbiter, now: Instant, group: &str) -> Answer {
         let hold = Duration::from_millis(550);
-        let request =
-            Request { seq: 1, group: name(group), term: Term(2), hold, hash: None, secrets: Vec::new(), fit: true };
+        let request = Request {
+            seq: 1,
+            group: name(group),
+            term: Term(2),
+            hold,
+            hash: None,
+            secrets: Vec::new(),
+            fit: true,
+            addresses: Vec::new(),
+        };
         match arbiter.said(now, &Message::PreVote(request)) {
             Some(Message::PreVoteAnswer(answer)) => answer,
             other => panic!("no answer: {other:?}"),

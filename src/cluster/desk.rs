@@ -3,7 +3,8 @@
 
 use super::message::{Ack, AckLine, Answer, Fitness, Heartbeat, Recall, Request};
 use super::name::{GroupName, Member, Secret, SecretHash, Term};
-use super::voter::{Identity, Memory, Refusal, Ruling, VoteTerms, Voter};
+use super::voter::{Bid, Identity, Memory, Refusal, Ruling, Voter};
+use super::voters::{Members, Sets, VoterSet};
 use crate::limits::MEMORIES_MAX;
 use crate::time::{Duration, Instant};
 use std::collections::BTreeMap;
@@ -45,6 +46,10 @@ pub enum Purpose {
     HandOver(GroupName, Term),
     /// A longer hold, or the first memory of all.
     Hold,
+    /// The next set, chosen here.
+    Choice,
+    /// The next set, chosen by another.
+    Follow(Box<VoterSet>),
 }
 
 /// What to do when a write is done.
@@ -56,6 +61,10 @@ pub enum Done {
     Own(GroupName, Term),
     /// Our vote for the peer is on disk.
     HandOver(GroupName, Term),
+    /// The choice of the next set may be told.
+    Chosen,
+    /// Another set is in force now, instead of these voters.
+    Followed(Option<Members>),
     /// Nothing waits.
     Nothing,
 }
@@ -96,7 +105,8 @@ impl Desk {
         self.told(from.member, heartbeat.recall);
         let mut groups = Vec::with_capacity(heartbeat.groups.len());
         for line in heartbeat.groups.iter().take(MEMORIES_MAX) {
-            let verdict = line.owned.and_then(|term| self.voter.claim(now, from, line.name, term, heartbeat.hold));
+            let bid = |term| Bid { group: line.name, term, hold: heartbeat.hold, addresses: &line.addresses };
+            let verdict = line.owned.and_then(|term| self.voter.claim(now, from, &bid(term)));
             let wanted =
                 self.wanted.get(&line.name).is_some_and(|(who, at)| *who != from.member && now.since(*at) < WANTED);
             groups.push(AckLine { name: line.name, highest: self.voter.highest(line.name), verdict, wanted });
@@ -115,11 +125,7 @@ impl Desk {
     /// How would a vote go?
     pub fn pre_vote(&mut self, now: Instant, from: Identity, request: &Request) -> Answer {
         self.learn(&request.secrets);
-        let ruling = if self.failed {
-            Err(Refusal::Silent)
-        } else {
-            self.voter.would_vote(now, from, request.group, request.term)
-        };
+        let ruling = if self.failed { Err(Refusal::Silent) } else { self.voter.would_vote(now, from, &request.bid()) };
         if ruling == Err(Refusal::Bound) {
             self.note_wanted(now, from, request);
         }
@@ -137,9 +143,8 @@ impl Desk {
             self.voter.expect_hold(request.hold);
             return None;
         }
-        let terms = VoteTerms { hold: request.hold, busy: self.busy() };
-        let ruling = self.voter.vote(now, from, request.group, request.term, terms);
-        match ruling {
+        let busy = self.busy();
+        match self.voter.vote(now, from, &request.bid(), busy) {
             Ruling::Persist => {
                 self.begin(Purpose::Grant(from, Box::new(request.clone())));
                 planted!(AnswerBeforePersist).then(|| self.answer(now, from, request, true))
@@ -153,9 +158,9 @@ impl Desk {
                 self.note_wanted(now, from, request);
                 Some(self.answer(now, from, request, false))
             }
-            Ruling::No(Refusal::Silent | Refusal::Voted | Refusal::Over | Refusal::Full | Refusal::Senseless) => {
-                Some(self.answer(now, from, request, false))
-            }
+            Ruling::No(
+                Refusal::Silent | Refusal::Taken | Refusal::Voted | Refusal::Over | Refusal::Full | Refusal::Senseless,
+            ) => Some(self.answer(now, from, request, false)),
         }
     }
 
@@ -170,6 +175,9 @@ impl Desk {
         let mut memory = self.voter.memory();
         if planted!(VoteNotPersisted) {
             memory.groups.clear();
+        }
+        if let Purpose::Follow(set) = &purpose {
+            memory.sets = Sets { in_force: Some((**set).clone()), next: None };
         }
         self.write = Some(Write { id, memory, handed_out: false, purpose });
     }
@@ -195,6 +203,11 @@ impl Desk {
             Purpose::Own(group, term) => Done::Own(group, term),
             Purpose::HandOver(group, term) => Done::HandOver(group, term),
             Purpose::Hold => Done::Nothing,
+            Purpose::Choice => Done::Chosen,
+            Purpose::Follow(set) => {
+                let old = std::mem::replace(&mut self.voter.sets, Sets { in_force: Some(*set), next: None });
+                Done::Followed(old.in_force.map(|set| set.members))
+            }
         };
         self.want_memory();
         done
@@ -231,9 +244,15 @@ impl Desk {
             Some(Purpose::HandOver(group, _)) if *group == request.group => None,
             // Promised before, but not for so long: that is being written.
             Some(_) if request.hold > self.voter.hold_given() => None,
-            Some(Purpose::Grant(..) | Purpose::Own(..) | Purpose::HandOver(..) | Purpose::Hold) | None => {
-                Some(self.answer(now, from, request, true))
-            }
+            Some(
+                Purpose::Grant(..)
+                | Purpose::Own(..)
+                | Purpose::HandOver(..)
+                | Purpose::Hold
+                | Purpose::Choice
+                | Purpose::Follow(_),
+            )
+            | None => Some(self.answer(now, from, request, true)),
         }
     }
 
@@ -245,7 +264,8 @@ impl Desk {
             granted,
             highest: self.voter.highest(request.group),
             released: None,
-            bound: self.voter.bound_elsewhere(now, request.group, from.incarnation).is_some(),
+            bound: self.voter.bound_elsewhere(now, request.group, from.incarnation).is_some()
+                || self.voter.taken(now, from.incarnation, request.group, &request.addresses),
         }
     }
 

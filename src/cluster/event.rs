@@ -1,6 +1,7 @@
 //! What happened, and why: one enum for the log, the history, the metrics and the tests.
 
 use super::name::{GroupName, Member, Term};
+use super::voters::Members;
 use crate::time::Duration;
 use serde::{Deserialize, Serialize};
 
@@ -107,4 +108,26 @@ pub enum Event {
     },
     /// The voter has its memory back from the others.
     Recovered,
+    /// The engine was called later than the lease is long: the process did not run. Whatever it owned it has lost.
+    Froze {
+        /// How late: for so long at least it did not run.
+        late: Duration,
+    },
+    /// The engine was called so late that the lease is too short for this machine.
+    Late {
+        /// How late.
+        late: Duration,
+    },
+    /// Other voters are in force.
+    VotersChanged {
+        /// The generation.
+        generation: u32,
+        /// Who voted.
+        from: Members,
+        /// Who votes.
+        to: Members,
+    },
+    /// The peer is further than this node ever heard of: what this node remembers is that of an earlier time, and does
+    /// not count.
+    RolledBack,
 }

@@ -20,6 +20,10 @@ pub enum Input {
         /// What it says.
         message: Message,
     },
+    /// An incarnation that is believed has said something in another voter set.
+    Apart(Identity),
+    /// Whether the third voter that the configuration wants answers.
+    ThirdReady(bool),
     /// The secret of a dead incarnation was shown.
     Notice(Secret),
     /// The write is on disk.
@@ -78,6 +82,8 @@ pub enum CommandRefusal {
     PeerUnfit,
     /// The peer is in standby.
     PeerStandby,
+    /// The other node is no member of the cluster.
+    NoMember,
     /// The peer runs another configuration.
     ConfigDiffers,
     /// A move is under way.
@@ -99,6 +105,7 @@ impl std::fmt::Display for CommandRefusal {
             Self::PeerSilent => "the peer is not heard",
             Self::PeerUnfit => "the peer is not fit; --force moves the group all the same",
             Self::PeerStandby => "the peer is in standby; `hawser unstandby` it first",
+            Self::NoMember => "the other node is not a member of the cluster yet, or no longer",
             Self::ConfigDiffers => {
                 "the nodes run different configurations: copy hawser.toml and restart one; --force moves all the same"
             }

@@ -2,7 +2,7 @@
 
 use super::name::{GroupName, Term};
 use crate::time::Instant;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 /// What should be true of one group on this node. The newest wins; a held one ends by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,8 +42,38 @@ pub enum Report {
     Unable(Option<String>),
     /// The supervisor is gone: nobody would take the addresses away if this worker died.
     SupervisorGone,
+    /// Another machine says that it has an address which this node holds.
+    Claimed(Claim),
     /// For people: what happened on the interface or the wire.
     Event(String),
+}
+
+/// That another machine says that it has an address which this node holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// The group.
+    pub group: GroupName,
+    /// The term in which this node holds it.
+    pub term: Term,
+    /// The address.
+    pub address: IpAddr,
+    /// The hardware address of the other machine.
+    pub mac: [u8; 6],
+}
+
+impl Claim {
+    /// The hardware address as people write it.
+    #[must_use]
+    pub fn station(&self) -> String {
+        let [a, b, c, d, e, f] = self.mac;
+        format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+    }
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} claims {}, which this node holds", self.station(), self.address)
+    }
 }
 
 /// Which layers of the kernel-enforced lease are in force, for `status`.

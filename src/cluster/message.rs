@@ -1,7 +1,9 @@
 //! What the engines say to each other. What is said to one member at one instant travels in one datagram.
 
-use super::name::{GroupName, Incarnation, Secret, SecretHash, Term};
-use crate::time::Duration;
+use super::name::{AddressMark, GroupName, Incarnation, Secret, SecretHash, Term};
+use super::voter::Bid;
+use super::voters::{SetTag, Stance};
+use crate::{limits::LINKS_MAX, time::Duration};
 use serde::{Deserialize, Serialize};
 
 /// A message with what every message carries.
@@ -9,10 +11,31 @@ use serde::{Deserialize, Serialize};
 pub struct Envelope {
     /// The incarnation of the receiver that the sender believes in. Without the right one nothing is delivered.
     pub echo: Option<Incarnation>,
-    /// Generation of the voter set; only equal ones count.
-    pub voters: u32,
+    /// The sender's voter set; only what was said in the same one counts.
+    pub voters: SetTag,
+    /// The links on which the sender has lately heard the receiver. For people alone: nothing is decided by it.
+    pub heard: LinkSet,
     /// The messages, in the order in which they were said.
     pub messages: Vec<Message>,
+}
+
+/// Some of the links between the nodes, as one byte. Any byte is one: links that do not exist are nobody's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkSet(u8);
+
+impl LinkSet {
+    /// Whether the link is in it.
+    #[must_use]
+    pub const fn contains(self, link: usize) -> bool {
+        link < LINKS_MAX && self.0 & (1 << link) != 0
+    }
+}
+
+impl FromIterator<usize> for LinkSet {
+    /// Links beyond [`LINKS_MAX`] are left out.
+    fn from_iter<I: IntoIterator<Item = usize>>(links: I) -> Self {
+        Self(links.into_iter().filter(|link| *link < LINKS_MAX).fold(0, |set, link| set | 1 << link))
+    }
 }
 
 /// Numbers what is sent by one incarnation: each datagram to a member has its own.
@@ -49,6 +72,16 @@ pub enum Message {
         /// Even if the sender is unfit.
         force: bool,
     },
+    /// Where the sender stands in a change of voters; it counts between different sets, too.
+    Voters(Box<Stance>),
+}
+
+impl Message {
+    /// It has an effect although its sender stands in another voter set.
+    #[must_use]
+    pub const fn counts_between_sets(&self) -> bool {
+        matches!(self, Self::Voters(_))
+    }
 }
 
 /// How far a node can serve.
@@ -86,7 +119,7 @@ pub struct Heartbeat {
 }
 
 /// What one node says of one group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct GroupLine {
     /// The group.
     pub name: GroupName,
@@ -98,6 +131,8 @@ pub struct GroupLine {
     pub released: Option<Term>,
     /// The highest term that the sender has heard of.
     pub highest: Term,
+    /// The addresses of the group, if the sender owns it.
+    pub addresses: Vec<AddressMark>,
 }
 
 /// What memory a voter has of its promises.
@@ -111,6 +146,14 @@ pub enum Recall {
     LostBlank,
     /// Its memory is missing.
     Lost,
+}
+
+impl Request {
+    /// What is asked for.
+    #[must_use]
+    pub fn bid(&self) -> Bid<'_> {
+        Bid { group: self.group, term: self.term, hold: self.hold, addresses: &self.addresses }
+    }
 }
 
 impl Recall {
@@ -177,6 +220,8 @@ pub struct Request {
     pub secrets: Vec<Secret>,
     /// The candidate is fit (an unfit one asks only when nobody else does).
     pub fit: bool,
+    /// The addresses of the group.
+    pub addresses: Vec<AddressMark>,
 }
 
 /// The answer to a request.
@@ -194,6 +239,6 @@ pub struct Answer {
     pub highest: Term,
     /// The last term in which the voter itself owned the group, and gave it up.
     pub released: Option<Term>,
-    /// A promise to somebody else runs.
+    /// A promise to somebody else runs, for the group or for one of its addresses.
     pub bound: bool,
 }

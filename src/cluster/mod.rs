@@ -8,8 +8,9 @@
 //!
 //! 1. **A voter has one promise per group**, to one life of one node, until a moment on its own clock. Only time, a
 //!    release that names life and term, or the secret whose hash it carries ends it: not a higher term, not a refusal.
+//!    It binds the addresses, too: one that another configuration has in another group is promised to nobody else.
 //!    (`late_release_of_an_earlier_term`, `old_secret_replayed_after_reelection`,
-//!    `lease_500_to_100_and_1000_mid_partition`)
+//!    `lease_500_to_100_and_1000_mid_partition`, `vip_changes_group_one_node_away`)
 //! 2. **An owner holds its own promise and one other voter's.** Two such pairs out of three share a voter, which would
 //!    have promised twice. An owner's own voter is bound as long as its lease, whoever renews it.
 //!    (`an_owners_own_voter_is_bound_too`, `two_groups_ack_for_one_only`)
@@ -32,9 +33,20 @@
 //! 7. **Without a lease the kernel is silent**, whoever is frozen or dead: the gate's element runs out a guard before the
 //!    lease, a late renewal cannot re-open it, and frames that leave are dropped as well as those that come.
 //!    (`both_frozen_then_thawed_mid_renewal`, `winner_frozen_before_first_gate_call`,
-//!    `without_a_gate_promises_outlast_the_addresses`; on a real kernel `tests/kernel` and `tests/e2e`)
+//!    `without_a_gate_promises_outlast_the_addresses`; on a real kernel `stale_owner_sends_arp_with_closed_gate`,
+//!    `nft_flush_under_load`, `switchover_under_load_counts_failed_requests_and_dark_ms`, and what else is in
+//!    `tests/kernel` and `tests/e2e`)
 //! 8. **A crash notice is a proof.** The supervisor tells the secret when the worker is dead and no address is left.
 //!    (`no_notice_while_the_worker_may_live`, `whatever_happens_a_notice_means_dead_and_gone`)
+//!
+//! 9. **Voters change by steps whose quorums share a node** ([`voters`]), and no lease outlives the second step that
+//!    rests on what was before the first. Promises belong to a voter, not to a set, so a change ends none; only what was
+//!    said in the same set counts; one node chooses each set, and has written it down before it tells of it. A third
+//!    voter votes in a set when both nodes have told it that they stand there, and their terms.
+//!    (`a_lease_on_the_old_witness_is_waited_for`, `witness_changed_owner_cut_in_between`,
+//!    `terms_are_told_to_the_new_witness`, `who_does_not_choose_changes_nothing_by_itself`,
+//!    `coordinator_dies_at_each_step_of_a_change`, `a_disk_is_lost_at_each_step_of_a_change`,
+//!    `one_node_grows_to_two_and_back`)
 //!
 //! Whatever else goes wrong at once is tried by seeds (`at_most_one_node_answers_whatever_happens_and_one_does_when_it_is_over`),
 //! and every order of losses, delays, deaths and moves, within small bounds, by a model checker (`tests/model`).
@@ -69,6 +81,7 @@ pub mod engine;
 pub mod event;
 pub mod input;
 pub mod intent;
+pub mod lateness;
 pub mod message;
 pub mod name;
 pub mod normal;
@@ -78,16 +91,19 @@ pub mod replay;
 pub mod session;
 pub mod timing;
 pub mod voter;
+pub mod voters;
 pub mod witness;
 
 pub use arbiter::{Arbiter, Errand, Fact, OffBy, Rules, Sight, Stand, Way};
-pub use engine::{Engine, Setup, View};
+pub use engine::{Engine, GroupSetup, Obstacle, Setup, View};
 pub use event::{Cause, Event};
 pub use input::{Action, Command, CommandId, CommandRefusal, Input};
-pub use intent::{Intent, Intents, Layers, Report};
-pub use message::{Envelope, Fitness, Message};
-pub use name::{GroupName, Incarnation, Member, Name, STATE_GROUP, Secret, SecretHash, Term};
+pub use intent::{Claim, Intent, Intents, Layers, Report};
+pub use lateness::Lateness;
+pub use message::{Envelope, Fitness, LinkSet, Message};
+pub use name::{AddressMark, GroupName, Incarnation, Member, Name, STATE_GROUP, Secret, SecretHash, Term};
 pub use session::{Sessions, Verdict};
 pub use timing::Timing;
-pub use voter::{Identity, Memory, Voter};
+pub use voter::{Bid, Identity, Memory, Voter};
+pub use voters::{Members, SetTag, Sets, Stance, Third, VoterSet};
 pub use witness::{Witness, WitnessAction};

@@ -3,7 +3,7 @@
 use crate::limits::NAME_BYTES_MAX;
 use arrayvec::ArrayString;
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 /// One of the three voters. Nodes own groups; the witness owns nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -158,6 +158,23 @@ pub struct Secret(pub [u8; 32]);
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(..)")
+    }
+}
+
+/// Stands for one virtual address in what the engines say to each other: CRC-32 of its 16 octets (IPv4 as `::ffff:a.b.c.d`).
+/// No two IPv4 addresses share one, nor do two IPv6 addresses of one /96.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct AddressMark(pub [u8; 4]);
+
+impl AddressMark {
+    /// The mark of an address.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        let octets = match address {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+            IpAddr::V6(v6) => v6.octets(),
+        };
+        Self(crc32fast::hash(&octets).to_be_bytes())
     }
 }
 

@@ -58,11 +58,23 @@ pub enum Planted {
     SilenceByPresentLease,
     /// An acknowledgement extends by the lease of now, not by that of the heartbeat.
     AckByNewLease,
+    /// A promise binds a group by its name, and its addresses for nobody.
+    AddressesFree,
+    /// A third voter is replaced in one step.
+    OnePhaseChange,
+    /// The pair is left before the leases of before it are over.
+    SecondStepAtOnce,
+    /// Terms are learnt from nobody's word.
+    TermsNotTold,
+    /// A node that is not the coordinator changes the voters by itself.
+    PeerChooses,
+    /// A third voter counts where there is none, and in another set.
+    ThirdCountsInPair,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 31] = [
         Self::OwnVoterFree,
         Self::CampaignInSilence,
         Self::LeaseFromAck,
@@ -88,6 +100,12 @@ impl Planted {
         Self::NoGateSameHold,
         Self::SilenceByPresentLease,
         Self::AckByNewLease,
+        Self::AddressesFree,
+        Self::OnePhaseChange,
+        Self::SecondStepAtOnce,
+        Self::TermsNotTold,
+        Self::PeerChooses,
+        Self::ThirdCountsInPair,
     ];
 }
 

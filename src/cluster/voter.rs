@@ -1,15 +1,17 @@
 //! What a vote binds. Both nodes and the witness run this one type; an owner's own voter is bound too.
 //!
-//! Rule: at most one promise per group at any moment, to one incarnation of one node, until an instant on this
-//! machine's clock. Three things end it: its time; a release that names its incarnation and term; the secret of its
+//! Rule: at most one promise per group and per address at any moment, to one incarnation of one node, until an instant on
+//! this machine's clock. An address counts wherever it is configured: one that was moved to another group in one node's
+//! file only is still bound by the other node's. Three things end it: its time; a release that names its incarnation and term; the secret of its
 //! hash. Not a higher term, not a refusal, not a new configuration.
 //!
 //! Not here: when to ask for votes (`engine`), the disk (the caller persists [`Memory`] and says when it is done).
 
 use super::message::{AckVerdict, Recall};
-use super::name::{GroupName, Incarnation, Member, SecretHash, Term};
+use super::name::{AddressMark, GroupName, Incarnation, Member, SecretHash, Term};
 use super::normal::Shift;
-use crate::limits::{HOLD_MAX, MEMORIES_MAX};
+use super::voters::Sets;
+use crate::limits::{HOLD_MAX, MEMORIES_MAX, VIPS_MAX};
 use crate::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
@@ -17,8 +19,8 @@ use std::collections::{BTreeMap, VecDeque};
 /// What a voter must remember over its own death.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Memory {
-    /// Generation of the voter set in force.
-    pub voters: u32,
+    /// Who votes.
+    pub sets: Sets,
     /// The longest time that was ever promised: how long the voter is silent after a start.
     pub hold_given: Duration,
     /// Votes, by group.
@@ -64,6 +66,8 @@ pub struct Promise {
 #[derive(Debug, Clone, Hash, Default)]
 struct Ballot {
     promise: Option<Promise>,
+    /// The addresses that the promise is for.
+    addresses: Vec<AddressMark>,
     highest: Term,
     voted: Term,
     voted_for: Option<Member>,
@@ -74,12 +78,15 @@ struct Ballot {
 
 /// How many releases, dead hashes and unknown hashes are remembered: more than two nodes can make during one promise.
 const REMEMBERED: usize = 32;
+/// More terms than an earlier life can have used without the peer's knowing: two weeks of an election per second.
+const TERMS_SKIPPED: u64 = 1 << 20;
 
 /// What binds one voter.
 #[derive(Debug, Clone, Hash)]
 pub struct Voter {
     me: Identity,
-    voters: u32,
+    /// Who votes. What is in force here is so at once; the disk knows of it before anybody is told.
+    pub(super) sets: Sets,
     /// There is a memory on the disk, so that a next life knows how long to be silent.
     filed: bool,
     hold_given: Duration,
@@ -118,6 +125,8 @@ pub enum Refusal {
     Silent,
     /// A promise to another incarnation runs.
     Bound,
+    /// One of the addresses is promised to another incarnation, as part of another group.
+    Taken,
     /// It has voted in this term, or a higher one.
     Voted,
     /// The asking incarnation is dead, or has released the term.
@@ -164,7 +173,7 @@ impl Voter {
             .collect();
         Self {
             me,
-            voters: memory.voters,
+            sets: memory.sets,
             filed,
             hold_given: memory.hold_given,
             hold_wanted: Duration::ZERO,
@@ -181,7 +190,7 @@ impl Voter {
     #[must_use]
     pub fn memory(&self) -> Memory {
         Memory {
-            voters: self.voters,
+            sets: self.sets.clone(),
             hold_given: self.hold_given.max(self.hold_wanted),
             groups: self
                 .ballots
@@ -215,10 +224,16 @@ impl Voter {
         self.hold_wanted = self.hold_wanted.max(hold.min(HOLD_MAX));
     }
 
-    /// Generation of the voter set in force.
+    /// Who votes.
     #[must_use]
-    pub const fn voters(&self) -> u32 {
-        self.voters
+    pub const fn sets(&self) -> &Sets {
+        &self.sets
+    }
+
+    /// What this voter remembers is on the disk.
+    #[must_use]
+    pub const fn filed(&self) -> bool {
+        self.filed
     }
 
     /// The voter gives no vote now, to itself neither.
@@ -248,8 +263,8 @@ impl Voter {
     }
 
     /// Another member has told what it remembers (its terms by [`Voter::heard_of`]). A lost voter has its memory back
-    /// when both others have: at once if nobody ever promised anything, else after the longest silence. Whether it has
-    /// just come back is the answer.
+    /// when both others have, or the peer alone where there is no third voter: at once if nobody of three ever promised
+    /// anything, else after the longest silence. Whether it has just come back is the answer.
     ///
     /// Who was blank at any time of this life had, before it, asked for no vote that could have been given here.
     pub fn told(&mut self, from: Member, recall: Recall) -> bool {
@@ -257,7 +272,15 @@ impl Voter {
         let heard = &mut recovery.heard[from.index()];
         let was_blank = recall.blank() || heard.is_some_and(|told| told.was_blank);
         *heard = Some(Told { lost: recall.lost(), was_blank });
-        let [Some(a), Some(b)] = self.me.member.others().map(|m| recovery.heard[m.index()]) else { return false };
+        let heard = recovery.heard;
+        if self.sets.in_force.as_ref().is_some_and(|set| !set.members.includes(self.me.member)) {
+            return false;
+        }
+        if let Some(alone) = self.sets.asks_alone(self.me.member) {
+            let told = heard[alone.index()].is_some_and(|told| !told.lost);
+            return told && self.recovered_from_one();
+        }
+        let [Some(a), Some(b)] = self.me.member.others().map(|m| heard[m.index()]) else { return false };
         if a.was_blank && b.was_blank {
             self.silent_until = recovery.since;
         } else if a.lost || b.lost {
@@ -267,9 +290,51 @@ impl Voter {
         true
     }
 
+    /// The peer alone has told. Of terms that an earlier life had from the third voter of the set before it may not know:
+    /// they are left out.
+    fn recovered_from_one(&mut self) -> bool {
+        for ballot in self.ballots.values_mut() {
+            ballot.highest = Term(ballot.highest.0.saturating_add(TERMS_SKIPPED)).min(Term::MAX);
+        }
+        self.recovery = None;
+        true
+    }
+
+    /// A node that was alone has told all there is to know, and wants this one beside it. What an earlier life of this
+    /// one promised was over before the other was alone, or that one's own voter is bound by it.
+    pub(super) fn joins(&mut self) {
+        if let Some(recovery) = self.recovery.take() {
+            self.silent_until = recovery.since;
+        }
+    }
+
+    /// The memory is that of an earlier time, or was told in another set: it has to be told again.
+    pub(super) fn forget_memory(&mut self, now: Instant) {
+        match &mut self.recovery {
+            Some(recovery) => recovery.heard = [None; 3],
+            None => {
+                self.recovery = Some(Recovery { since: now, heard: [None; 3] });
+                self.silent_until = now + HOLD_MAX;
+                self.filed = false;
+            }
+        }
+    }
+
+    /// The latest end of a promise to this life of this voter's node: of its leases.
+    pub(super) fn promised_self_until(&self) -> Instant {
+        let own = self.ballots.values().filter_map(|b| b.promise).filter(|p| p.to.incarnation == self.me.incarnation);
+        own.map(|p| p.until).max().unwrap_or(Instant::ZERO)
+    }
+
+    /// The highest terms heard of.
+    pub(super) fn terms(&self) -> Vec<(GroupName, Term)> {
+        self.ballots.iter().map(|(group, ballot)| (*group, ballot.highest)).collect()
+    }
+
     /// Somebody spoke of this term.
     pub fn heard_of(&mut self, group: GroupName, term: Term) {
         if term <= Term::MAX
+            && !planted!(TermsNotTold)
             && let Some(ballot) = self.ballot(group)
         {
             ballot.highest = ballot.highest.max(term);
@@ -295,26 +360,25 @@ impl Voter {
     }
 
     /// A claim in a heartbeat: promise until `now + hold`, or refuse. `None`: no answer can be given yet.
-    pub fn claim(
-        &mut self,
-        now: Instant,
-        from: Identity,
-        group: GroupName,
-        term: Term,
-        hold: Duration,
-    ) -> Option<AckVerdict> {
-        match self.may_promise(now, from, group, term, hold) {
+    pub fn claim(&mut self, now: Instant, from: Identity, bid: &Bid<'_>) -> Option<AckVerdict> {
+        let Bid { group, term, hold, .. } = *bid;
+        match self.may_promise(now, from, bid) {
             Ok(()) => {}
             Err(Refusal::Bound) => {
                 let bound = self.promise(now, group).map_or(Term(0), |p| p.term);
                 return Some(AckVerdict::Refused(term, bound));
             }
             Err(Refusal::Over) => return Some(AckVerdict::Refused(term, self.highest(group).max(term))),
-            Err(Refusal::Silent | Refusal::Voted | Refusal::Unwritten | Refusal::Full | Refusal::Senseless) => {
-                return None;
-            }
+            Err(
+                Refusal::Silent
+                | Refusal::Taken
+                | Refusal::Voted
+                | Refusal::Unwritten
+                | Refusal::Full
+                | Refusal::Senseless,
+            ) => return None,
         }
-        self.bind(group, Promise { to: from, term, until: now + hold });
+        self.bind(group, Promise { to: from, term, until: now + hold }, bid.addresses);
         Some(AckVerdict::Promised(term))
     }
 
@@ -322,11 +386,12 @@ impl Voter {
     ///
     /// # Errors
     /// With the reason why it would be refused.
-    pub fn would_vote(&mut self, now: Instant, from: Identity, group: GroupName, term: Term) -> Result<(), Refusal> {
+    pub fn would_vote(&mut self, now: Instant, from: Identity, bid: &Bid<'_>) -> Result<(), Refusal> {
+        let Bid { group, term, .. } = *bid;
         if self.silent(now) {
             return Err(Refusal::Silent);
         }
-        self.may_promise(now, from, group, term, Duration::ZERO)?;
+        self.may_promise(now, from, &Bid { hold: Duration::ZERO, ..*bid })?;
         match self.ballots.get(&group) {
             Some(b) if term <= b.voted && !Self::same(b, from, term) => Err(Refusal::Voted),
             Some(_) | None => Ok(()),
@@ -335,19 +400,20 @@ impl Voter {
 
     /// A request for a vote. The promise starts here, on receipt; on [`Ruling::Persist`] the answer waits for the disk.
     /// `busy`: a write is under way, so only what was voted before can be answered.
-    pub fn vote(&mut self, now: Instant, from: Identity, group: GroupName, term: Term, terms: VoteTerms) -> Ruling {
-        if let Err(no) = self.would_vote(now, from, group, term) {
+    pub fn vote(&mut self, now: Instant, from: Identity, bid: &Bid<'_>, busy: bool) -> Ruling {
+        let Bid { group, term, hold, addresses } = *bid;
+        if let Err(no) = self.would_vote(now, from, bid) {
             return Ruling::No(no);
         }
         let again = self.ballots.get(&group).is_some_and(|b| Self::same(b, from, term));
-        if terms.hold > HOLD_MAX {
+        if hold > HOLD_MAX {
             return Ruling::No(Refusal::Senseless);
         }
-        self.expect_hold(terms.hold);
-        if (terms.busy && !again) || (again && terms.hold > self.hold_given && !terms.busy) {
+        self.expect_hold(hold);
+        if (busy && !again) || (again && hold > self.hold_given && !busy) {
             return Ruling::No(Refusal::Unwritten);
         }
-        self.bind(group, Promise { to: from, term, until: now + terms.hold });
+        self.bind(group, Promise { to: from, term, until: now + hold }, addresses);
         if again {
             return Ruling::Again;
         }
@@ -379,24 +445,18 @@ impl Voter {
     ///
     /// # Errors
     /// With what stands against it. Nothing is promised then.
-    pub fn promise_recorded(
-        &mut self,
-        now: Instant,
-        to: Identity,
-        group: GroupName,
-        term: Term,
-        hold: Duration,
-    ) -> Result<(), Refusal> {
-        self.may_promise(now, to, group, term, hold)?;
-        self.bind(group, Promise { to, term, until: now + hold });
+    pub fn promise_recorded(&mut self, now: Instant, to: Identity, bid: &Bid<'_>) -> Result<(), Refusal> {
+        self.may_promise(now, to, bid)?;
+        self.bind(bid.group, Promise { to, term: bid.term, until: now + bid.hold }, bid.addresses);
         Ok(())
     }
 
-    /// Promise ourselves, without asking: a candidate's own vote, and an owner's own lease.
+    /// Promise ourselves, without asking: a candidate's own vote, and an owner's own lease. The hold counts from `now`.
     ///
     /// # Errors
-    /// If a promise to somebody else runs.
-    pub fn promise_self(&mut self, now: Instant, group: GroupName, term: Term, until: Instant) -> Result<(), Refusal> {
+    /// If a promise to somebody else runs, for the group or for one of its addresses.
+    pub fn promise_self(&mut self, now: Instant, bid: &Bid<'_>) -> Result<(), Refusal> {
+        let Bid { group, term, hold, addresses } = *bid;
         if planted!(OwnVoterFree) {
             return Ok(());
         }
@@ -404,8 +464,20 @@ impl Voter {
             return Err(Refusal::Bound);
         }
         let me = self.me;
-        self.bind(group, Promise { to: me, term, until });
+        if self.taken(now, me.incarnation, group, addresses) {
+            return Err(Refusal::Taken);
+        }
+        self.bind(group, Promise { to: me, term, until: now + hold }, addresses);
         Ok(())
+    }
+
+    /// One of these addresses is promised to somebody else than `who`, as part of another group.
+    #[must_use]
+    pub fn taken(&self, now: Instant, who: Incarnation, group: GroupName, addresses: &[AddressMark]) -> bool {
+        let others = self.ballots.iter().filter(|(name, _)| **name != group && !planted!(AddressesFree));
+        others
+            .filter(|(_, b)| b.promise.is_some_and(|p| now < p.until && p.to.incarnation != who))
+            .any(|(_, b)| b.addresses.iter().any(|address| addresses.contains(address)))
     }
 
     /// `incarnation` says that it has let go of the group in this term, addresses gone. That ends what it was promised
@@ -495,14 +567,8 @@ impl Voter {
         }
     }
 
-    fn may_promise(
-        &mut self,
-        now: Instant,
-        from: Identity,
-        group: GroupName,
-        term: Term,
-        hold: Duration,
-    ) -> Result<(), Refusal> {
+    fn may_promise(&mut self, now: Instant, from: Identity, bid: &Bid<'_>) -> Result<(), Refusal> {
+        let Bid { group, term, hold, addresses } = *bid;
         if hold > HOLD_MAX || !term.belongs_to(from.member) {
             return Err(Refusal::Senseless);
         }
@@ -515,6 +581,9 @@ impl Voter {
         if self.bound_elsewhere(now, group, from.incarnation).is_some() {
             return Err(Refusal::Bound);
         }
+        if self.taken(now, from.incarnation, group, addresses) {
+            return Err(Refusal::Taken);
+        }
         if hold > self.hold_given {
             self.hold_wanted = self.hold_wanted.max(hold);
             // Without any memory on the disk the next life is silent for the longest hold of all.
@@ -526,8 +595,12 @@ impl Voter {
     }
 
     /// The later of the old and the new end: a promise is never shortened.
-    fn bind(&mut self, group: GroupName, new: Promise) {
+    fn bind(&mut self, group: GroupName, new: Promise, addresses: &[AddressMark]) {
         let Some(ballot) = self.ballot(group) else { return };
+        if ballot.addresses != addresses {
+            // No life changes its addresses, so these are a new one's: the old promise is over.
+            ballot.addresses = addresses.iter().copied().take(VIPS_MAX).collect();
+        }
         let (until, term) = match ballot.promise {
             Some(old) if old.to.incarnation == new.to.incarnation && !planted!(PromiseShortened) => {
                 (old.until.max(new.until), old.term.max(new.term))
@@ -561,11 +634,15 @@ impl Voter {
     }
 }
 
-/// What a vote request asks for, and whether the disk is free.
+/// What a promise is asked for.
 #[derive(Debug, Clone, Copy)]
-pub struct VoteTerms {
-    /// How long to promise.
+pub struct Bid<'a> {
+    /// The group.
+    pub group: GroupName,
+    /// In which term.
+    pub term: Term,
+    /// For how long.
     pub hold: Duration,
-    /// A write is under way.
-    pub busy: bool,
+    /// The addresses of the group, as the bidder's configuration has them.
+    pub addresses: &'a [AddressMark],
 }

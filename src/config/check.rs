@@ -11,6 +11,7 @@ use super::{
 use crate::{
     cluster::{self, Name, STATE_GROUP, Timing},
     limits,
+    trust::site::{Facts, Standing, Trouble},
 };
 use ipnet::IpNet;
 use std::{
@@ -27,6 +28,23 @@ pub trait Machine {
     fn has_address(&self, address: IpAddr) -> bool;
     /// Whether the folder is there.
     fn is_dir(&self, path: &Path) -> bool;
+    /// What the certificate says, and whether it holds now.
+    ///
+    /// # Errors
+    /// Why it cannot be used with this key.
+    fn certificate(&self, cert: &Path, key: &Path) -> Result<(Facts, Standing), Trouble>;
+    /// Whether the file holds the CA of client certificates.
+    ///
+    /// # Errors
+    /// Why not.
+    fn client_ca(&self, path: &Path) -> Result<(), Trouble>;
+    /// Whether the file holds keys of session tickets.
+    ///
+    /// # Errors
+    /// Why not.
+    fn ticket_keys(&self, path: &Path) -> Result<(), Trouble>;
+    /// Whether the one who asks need not be allowed to read keys.
+    fn may_be_denied(&self) -> bool;
 }
 
 /// What a file is checked against.
@@ -51,6 +69,7 @@ pub(super) fn judge(report: &mut Report, draft: Draft, scene: &Scene<'_>, dir: P
     listeners(report, &draft);
     routes(report, &draft, scene);
     upstreams(report, &draft);
+    super::tls::judge(report, &draft, scene);
     socket_path(report, &draft.admin_socket);
     assemble(report, draft, scene, dir)
 }
@@ -83,10 +102,16 @@ fn timing(report: &mut Report, draft: &Draft) {
 }
 
 fn members(report: &mut Report, draft: &Draft) {
-    if draft.nodes.len() != 2 {
+    if !(1..=2).contains(&draft.nodes.len()) {
         let line = draft.nodes.get(2).map_or(0, |third| third.line);
         let what = format!("a cluster has two nodes, and the file has {}", draft.nodes.len());
-        report.fault(line, "node", wrong(what, "write [[node]] twice"));
+        report.fault(line, "node", wrong(what, "write [[node]] twice, or once for a node alone"));
+    }
+    let leaving: Vec<_> = draft.nodes.iter().filter(|n| n.leaves.is_some_and(|leaves| leaves.value)).collect();
+    if let Some(last) = leaving.last().filter(|_| leaving.len() >= draft.nodes.len()) {
+        let line = last.leaves.map_or(last.line, |leaves| leaves.line);
+        let what = "leaves, and nobody would be left";
+        report.fault(line, &format!("{}.leaves", last.place), wrong(what, "leave it out of one [[node]]"));
     }
     let all: Vec<&Member> = draft.nodes.iter().chain(&draft.witness).collect();
     for (at, member) in all.iter().enumerate() {
@@ -210,6 +235,15 @@ fn interface(report: &mut Report, vip: &super::draft::Vip, machine: &dyn Machine
 
 fn vips(report: &mut Report, draft: &Draft) {
     let all: Vec<_> = draft.groups.iter().flat_map(|group| &group.vips).collect();
+    if let Some(vip) = all.get(limits::VIPS_MAX) {
+        let line = vip.address.map_or(0, |address| address.line);
+        let what = format!("this is one of {} addresses", all.len());
+        report.fault(
+            line,
+            &vip.place,
+            wrong(what, format!("write at most {} in all groups together", limits::VIPS_MAX)),
+        );
+    }
     let members: Vec<&Member> = draft.nodes.iter().chain(&draft.witness).collect();
     for (at, vip) in all.iter().enumerate() {
         let Some(address) = vip.address else { continue };
@@ -313,7 +347,7 @@ fn routes(report: &mut Report, draft: &Draft, scene: &Scene<'_>) {
                         wrong(what, "every answer is a 404"),
                     );
                 }
-                RouteAction::Proxy { .. } | RouteAction::Static(_) => {}
+                RouteAction::Proxy { .. } | RouteAction::Static(_) | RouteAction::ToHttps { .. } => {}
             }
         }
     }
@@ -376,14 +410,27 @@ fn assemble(report: &mut Report, draft: Draft, scene: &Scene<'_>, dir: PathBuf) 
     let groups: Option<Vec<values::Group>> = draft.groups.iter().map(|group| assemble_group(group, &draft)).collect();
     let groups = groups?;
     let upstreams: Option<Vec<values::Upstream>> = draft.upstreams.into_iter().map(assemble_upstream).collect();
+    let listeners: Option<Vec<_>> =
+        draft.listeners.into_iter().map(|listener| assemble_listener(listener, &groups)).collect();
     let web = Web {
-        listeners: draft.listeners.into_iter().flat_map(|listener| assemble_listener(listener, &groups)).collect(),
+        listeners: listeners?.concat(),
         upstreams: upstreams?,
-        threads: draft.threads,
-        file_cache_bytes: draft.file_cache_bytes,
+        threads: draft.web.threads,
+        file_cache_bytes: draft.web.file_cache_bytes,
+        ticket_keys: draft.web.ticket_keys.map(|keys| keys.value),
+    };
+    let leaves = |at: usize| draft.nodes.get(at).is_some_and(|node| node.leaves.is_some_and(|leaves| leaves.value));
+    let alone = match (draft.nodes.len(), leaves(0), leaves(1)) {
+        (1, ..) | (_, _, true) => Some(cluster::Member::First),
+        (_, true, false) => Some(cluster::Member::Second),
+        (_, false, false) => None,
     };
     let nodes: Option<Vec<values::Node>> = draft.nodes.into_iter().map(assemble_node).collect();
-    let nodes: [values::Node; 2] = nodes?.try_into().ok()?;
+    let mut nodes = nodes?;
+    if nodes.len() == 1 {
+        nodes.push(values::Node { name: Name::new(values::NOBODY).ok()?, links: Vec::new() });
+    }
+    let nodes: [values::Node; 2] = nodes.try_into().ok()?;
     let me = match scene.me {
         None => cluster::Member::First,
         Some(me) => match nodes.iter().position(|node| node.name == me) {
@@ -397,8 +444,14 @@ fn assemble(report: &mut Report, draft: Draft, scene: &Scene<'_>, dir: PathBuf) 
             }
         },
     };
-    let tiebreak =
-        assemble_tiebreak(draft.cluster.tiebreak, draft.witness, draft.etcd, (draft.fence, draft.gateway), &nodes)?;
+    let kind = draft.cluster.tiebreak;
+    let all = assemble_tiebreaks(draft.witness, draft.etcd, (draft.fence, draft.gateway), &nodes);
+    let (chosen, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|tiebreak| tiebreak.kind() == kind);
+    let tiebreak = match chosen.into_iter().next() {
+        Some(chosen) => chosen,
+        None if alone.is_some() || kind == TiebreakKind::None => values::Tiebreak::None,
+        None => return None,
+    };
     Some(Config {
         cluster: values::Cluster {
             name: draft.cluster.name?.value,
@@ -409,32 +462,31 @@ fn assemble(report: &mut Report, draft: Draft, scene: &Scene<'_>, dir: PathBuf) 
             boot_wait: draft.cluster.boot_wait.map_or(limits::BOOT_WAIT_DEFAULT, |wait| wait.value),
         },
         nodes,
+        alone,
         me,
         tiebreak,
+        others,
         groups,
         web,
         paths: Paths { config_dir: dir, state_dir: draft.state_dir, admin_socket: draft.admin_socket },
     })
 }
 
-fn assemble_tiebreak(
-    kind: TiebreakKind,
+/// What each section of that kind says.
+fn assemble_tiebreaks(
     witness: Option<Member>,
     etcd: Option<etcd::Etcd>,
     (fence, gateway): (Option<super::tiebreak::Fence>, Option<super::tiebreak::Gateway>),
     nodes: &[values::Node; 2],
-) -> Option<values::Tiebreak> {
-    match kind {
-        TiebreakKind::Fence => Some(values::Tiebreak::Fence(fence?.assemble(nodes)?)),
-        TiebreakKind::Gateway => Some(values::Tiebreak::Gateway(gateway?.assemble()?)),
-        TiebreakKind::None => Some(values::Tiebreak::None),
-        TiebreakKind::Witness => {
-            let witness = witness?;
-            let addresses = witness.addresses.into_iter().map(|address| address.value).collect();
-            Some(values::Tiebreak::Witness(values::Witness { name: witness.name?.value, addresses }))
-        }
-        TiebreakKind::Etcd => Some(values::Tiebreak::Etcd(etcd::assemble(etcd?))),
-    }
+) -> Vec<values::Tiebreak> {
+    let witness = witness.and_then(|witness| {
+        let addresses = witness.addresses.into_iter().map(|address| address.value).collect();
+        Some(values::Tiebreak::Witness(values::Witness { name: witness.name?.value, addresses }))
+    });
+    let etcd = etcd.map(|etcd| values::Tiebreak::Etcd(etcd::assemble(etcd)));
+    let fence = fence.and_then(|fence| fence.assemble(nodes)).map(values::Tiebreak::Fence);
+    let gateway = gateway.and_then(super::tiebreak::Gateway::assemble).map(values::Tiebreak::Gateway);
+    [witness, etcd, fence, gateway].into_iter().flatten().collect()
 }
 
 fn assemble_node(node: Member) -> Option<values::Node> {
@@ -463,21 +515,27 @@ fn assemble_upstream(upstream: Upstream) -> Option<values::Upstream> {
         response_timeout: upstream.response_timeout,
         idle_timeout: upstream.idle_timeout,
         http2: upstream.http2,
+        proxy_protocol: upstream.proxy_protocol,
     })
 }
 
 /// One listener for each address, its routes ordered longest path first.
-fn assemble_listener(listener: Listener, groups: &[values::Group]) -> Vec<values::Listener> {
+fn assemble_listener(listener: Listener, groups: &[values::Group]) -> Option<Vec<values::Listener>> {
+    let front = listener.front.assemble()?;
     let mut routes: Vec<values::Route> = listener
         .routes
         .into_iter()
         .map(|route| values::Route { path: route.path.value, action: route.action.value })
         .collect();
     routes.sort_by_key(|route| std::cmp::Reverse(route.path.len()));
+    let listener_addresses = listener.addresses;
     let group_of =
         |ip: IpAddr| groups.iter().find(|g| g.vips.iter().any(|vip| vip.address.addr() == ip)).map(|g| g.name);
-    let addresses = listener.addresses.into_iter().map(|address| address.value);
-    addresses
-        .map(|address| values::Listener { address, group: group_of(address.ip()), routes: routes.clone() })
-        .collect()
+    let listener = |address: At<SocketAddr>| values::Listener {
+        address: address.value,
+        group: group_of(address.value.ip()),
+        routes: routes.clone(),
+        front: front.clone(),
+    };
+    Some(listener_addresses.into_iter().map(listener).collect())
 }

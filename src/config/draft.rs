@@ -3,8 +3,8 @@
 use super::{
     address, etcd,
     fault::{Report, Wrong, wrong},
-    files,
-    values::{GateMode, HealthCheck, HealthKind, RouteAction, TiebreakKind},
+    files, tls,
+    values::{GateMode, HealthCheck, HealthKind, ProxyVersion, RouteAction, TiebreakKind},
     walk::{At, Section},
 };
 use crate::{cluster::Name, limits};
@@ -29,8 +29,7 @@ pub(super) struct Draft {
     pub(super) upstreams: Vec<Upstream>,
     pub(super) admin_socket: PathBuf,
     pub(super) state_dir: PathBuf,
-    pub(super) threads: usize,
-    pub(super) file_cache_bytes: u64,
+    pub(super) web: Web,
 }
 
 pub(super) struct Cluster {
@@ -50,6 +49,8 @@ pub(super) struct Member {
     pub(super) line: usize,
     pub(super) name: Option<At<Name>>,
     pub(super) addresses: Vec<At<SocketAddr>>,
+    /// It is to leave the cluster.
+    pub(super) leaves: Option<At<bool>>,
 }
 
 pub(super) struct Group {
@@ -70,6 +71,7 @@ pub(super) struct Listener {
     pub(super) place: String,
     pub(super) addresses: Vec<At<SocketAddr>>,
     pub(super) routes: Vec<Route>,
+    pub(super) front: tls::Front,
 }
 
 pub(super) struct Route {
@@ -88,6 +90,14 @@ pub(super) struct Upstream {
     pub(super) response_timeout: Duration,
     pub(super) idle_timeout: Duration,
     pub(super) http2: bool,
+    pub(super) proxy_protocol: Option<ProxyVersion>,
+}
+
+/// `[web]`.
+pub(super) struct Web {
+    pub(super) threads: usize,
+    pub(super) file_cache_bytes: u64,
+    pub(super) ticket_keys: Option<At<PathBuf>>,
 }
 
 /// Reads the whole document; `dir` is where relative paths begin.
@@ -105,9 +115,9 @@ pub(super) fn read(report: &mut Report, mut file: Section<'_>, dir: &Path) -> Dr
     let admin = file.section(report, "admin");
     let store = file.section(report, "store");
     let web = file.section(report, "web");
-    let (threads, file_cache_bytes) = read_web(report, web);
     let cluster = read_cluster(report, cluster);
-    tiebreak(report, &file, &cluster);
+    let web = read_web(report, web, dir);
+    tiebreak(report, &file, &cluster, nodes.len() == 1);
     file.finish(report, &[]);
     Draft {
         cluster,
@@ -121,19 +131,21 @@ pub(super) fn read(report: &mut Report, mut file: Section<'_>, dir: &Path) -> Dr
         upstreams: upstreams.into_iter().map(|upstream| read_upstream(report, upstream)).collect(),
         admin_socket: read_path(report, admin, "socket", dir, ADMIN_SOCKET),
         state_dir: read_path(report, store, "dir", dir, STATE_DIR),
-        threads,
-        file_cache_bytes,
+        web,
     }
 }
 
-/// The section of the chosen tiebreak is there, and that of no other.
-fn tiebreak(report: &mut Report, file: &Section<'_>, cluster: &Cluster) {
+/// The section of the chosen tiebreak is there. Those of others are noted: they are for a change of voters.
+fn tiebreak(report: &mut Report, file: &Section<'_>, cluster: &Cluster, alone: bool) {
     for (word, kind) in TiebreakKind::ALL {
         if kind != cluster.tiebreak && file.has(word) {
             let what = format!("is written, and the tiebreak is another (line {})", cluster.tiebreak_line);
-            let help = format!("write tiebreak = \"{word}\" in [cluster], or leave it out");
-            report.fault(file.line_of(report, word), word, wrong(what, help));
+            let help = "it is used only while the voters change from it: then leave it out";
+            report.warn(file.line_of(report, word), word, wrong(what, help));
         }
+    }
+    if alone {
+        return;
     }
     match cluster.tiebreak {
         TiebreakKind::Witness => {
@@ -176,18 +188,20 @@ pub(super) fn path(text: &str, dir: &Path) -> Result<PathBuf, Wrong> {
     Ok(dir.join(text))
 }
 
-/// Threads, and bytes for files.
-fn read_web(report: &mut Report, section: Option<Section<'_>>) -> (usize, u64) {
+fn read_web(report: &mut Report, section: Option<Section<'_>>, dir: &Path) -> Web {
     let bytes = |mib: u32| u64::from(mib) << 20;
-    let Some(mut section) = section else { return (0, bytes(limits::FILE_CACHE_MIB_DEFAULT)) };
+    let file_cache_bytes = bytes(limits::FILE_CACHE_MIB_DEFAULT);
+    let Some(mut section) = section else { return Web { threads: 0, file_cache_bytes, ticket_keys: None } };
     let most = u32::try_from(limits::WEB_THREADS_MAX).unwrap_or(u32::MAX);
     let threads = section.number(report, "threads", 0..=most);
     let cache = section.number(report, "file_cache_mib", 0..=limits::FILE_CACHE_MIB_MAX);
+    let ticket_keys = section.parsed(report, "ticket_keys", |text| path(text, dir));
     section.finish(report, &[]);
-    (
-        threads.map_or(0, |threads| usize::try_from(threads.value).unwrap_or_default()),
-        bytes(cache.map_or(limits::FILE_CACHE_MIB_DEFAULT, |cache| cache.value)),
-    )
+    Web {
+        threads: threads.map_or(0, |threads| usize::try_from(threads.value).unwrap_or_default()),
+        file_cache_bytes: cache.map_or(file_cache_bytes, |cache| bytes(cache.value)),
+        ticket_keys,
+    }
 }
 
 fn read_cluster(report: &mut Report, section: Option<Section<'_>>) -> Cluster {
@@ -236,16 +250,17 @@ fn read_member(report: &mut Report, mut section: Section<'_>, key: &'static str,
     section.missing(report, "name", "write name = \"n1\"");
     let addresses = section.list(report, key, max, address::member);
     section.missing(report, key, format!("write {key} = [\"10.0.0.1\"]"));
+    let leaves = if key == "links" { section.flag(report, "leaves") } else { None };
     let (place, line) = (section.place.clone(), section.line);
     section.finish(report, &[]);
-    Member { place, line, name, addresses: addresses.unwrap_or_default() }
+    Member { place, line, name, addresses: addresses.unwrap_or_default(), leaves }
 }
 
 fn read_group(report: &mut Report, mut section: Section<'_>) -> Group {
     let name = section.parsed(report, "name", address::name);
     section.missing(report, "name", "write name = \"web\"");
     let prefer = section.parsed(report, "prefer", address::name);
-    let vips = section.sections(report, "vip", limits::VIPS_PER_GROUP_MAX);
+    let vips = section.sections(report, "vip", limits::VIPS_MAX);
     if vips.is_empty() {
         let help = "write vip = [{ address = \"192.0.2.10/24\", interface = \"eth0\" }]";
         report.fault(section.line, &section.place, wrong("has no vip: nothing would move", help));
@@ -270,7 +285,8 @@ fn read_listener(report: &mut Report, mut section: Section<'_>, dir: &Path) -> L
     let addresses = section.list(report, "address", limits::LISTENERS_MAX, address::socket);
     section.missing(report, "address", "write address = \"192.0.2.10:80\"");
     let mut routes = Vec::new();
-    let short = ["root", "upstream"].into_iter().any(|key| section.has(key));
+    let front = tls::read(report, &mut section, dir);
+    let short = ACTIONS.into_iter().any(|key| section.has(key));
     let (place, line) = (section.place.clone(), section.line);
     if short {
         let path = At { value: "/".to_owned(), line };
@@ -280,7 +296,7 @@ fn read_listener(report: &mut Report, mut section: Section<'_>, dir: &Path) -> L
             action,
         }));
     } else if !section.has("route") {
-        let help = "write root = \"/srv/www\", or upstream = \"app\", or [[listener.route]]";
+        let help = "write root = \"/srv/www\", or upstream = \"app\", or redirect = \"https\", or [[listener.route]]";
         report.fault(line, &place, wrong("answers nothing", help));
     }
     for key in files::KEYS.into_iter().filter(|key| !short && section.has(key)) {
@@ -294,8 +310,9 @@ fn read_listener(report: &mut Report, mut section: Section<'_>, dir: &Path) -> L
     for route in section.sections(report, "route", limits::ROUTES_MAX) {
         routes.extend(read_route(report, route, dir));
     }
-    section.finish(report, &["root", "upstream"].into_iter().chain(files::KEYS).collect::<Vec<_>>());
-    Listener { place, addresses: addresses.unwrap_or_default(), routes }
+    let answers: Vec<&str> = ACTIONS.into_iter().chain(files::KEYS).collect();
+    section.finish(report, &answers);
+    Listener { place, addresses: addresses.unwrap_or_default(), routes, front }
 }
 
 fn read_route(report: &mut Report, mut section: Section<'_>, dir: &Path) -> Option<Route> {
@@ -307,24 +324,34 @@ fn read_route(report: &mut Report, mut section: Section<'_>, dir: &Path) -> Opti
     Some(Route { place, path: path?, action: action? })
 }
 
-/// `root` with what belongs to files, or `upstream`: exactly one.
+/// The keys that say what answers.
+const ACTIONS: [&str; 3] = ["root", "upstream", "redirect"];
+
+/// `root` with what belongs to files, or `upstream`, or `redirect`: exactly one.
 fn read_action(report: &mut Report, section: &mut Section<'_>, dir: &Path) -> Option<At<RouteAction>> {
     let root = section.parsed(report, "root", |text| path(text, dir));
     let files = files::read(report, section, root.as_ref().map(|root| root.value.clone()).unwrap_or_default());
     let upstream = section.parsed(report, "upstream", address::name);
-    let (has_root, has_upstream) = (section.has("root"), section.has("upstream"));
-    if has_root == has_upstream {
-        let what = if has_root { "has both root and upstream" } else { "has neither root nor upstream" };
-        let help = "write root = \"/srv/www\" for files, or upstream = \"app\" to forward";
+    let redirect = section.parsed(report, "redirect", tls::redirect);
+    let written: Vec<&str> = ACTIONS.into_iter().filter(|key| section.has(key)).collect();
+    let &[action] = written.as_slice() else {
+        let what = match written.as_slice() {
+            [] => "has neither root nor upstream nor redirect".to_owned(),
+            written => format!("has both {}", written.join(" and ")),
+        };
+        let help = "write root = \"/srv/www\" for files, upstream = \"app\" to forward, or redirect = \"https\"";
         report.fault(section.line, &section.place, wrong(what, help));
         return None;
-    }
-    for key in files::KEYS.into_iter().filter(|key| has_upstream && section.has(key)) {
-        let line = section.line_of(report, key);
-        report.fault(line, &section.place_of(key), wrong("is for files", "leave it out beside upstream"));
+    };
+    for key in files::KEYS.into_iter().filter(|key| action != "root" && section.has(key)) {
+        let (line, help) = (section.line_of(report, key), format!("leave it out beside {action}"));
+        report.fault(line, &section.place_of(key), wrong("is for files", help));
     }
     if let Some(upstream) = upstream {
         return Some(At { value: RouteAction::Proxy { upstream: upstream.value }, line: upstream.line });
+    }
+    if let Some(redirect) = redirect {
+        return Some(At { value: RouteAction::ToHttps { port: redirect.value }, line: redirect.line });
     }
     Some(At { value: RouteAction::Static(files), line: root?.line })
 }
@@ -358,9 +385,22 @@ fn read_upstream(report: &mut Report, mut section: Section<'_>) -> Upstream {
     let response_timeout = timeout(&mut section, "response_timeout", 30);
     let idle_timeout = timeout(&mut section, "idle_timeout", 60);
     let http2 = section.flag(report, "http2").is_some_and(|http2| http2.value);
+    let versions = [("v1", ProxyVersion::V1), ("v2", ProxyVersion::V2)];
+    let proxy_protocol = section.choice(report, "proxy_protocol", &versions).map(|version| version.value);
     let (place, line, servers) = (section.place.clone(), section.line, servers.unwrap_or_default());
     section.finish(report, &[]);
-    Upstream { place, line, name, servers, health, connect_timeout, response_timeout, idle_timeout, http2 }
+    Upstream {
+        place,
+        line,
+        name,
+        servers,
+        health,
+        connect_timeout,
+        response_timeout,
+        idle_timeout,
+        http2,
+        proxy_protocol,
+    }
 }
 
 fn read_health(report: &mut Report, upstream: &mut Section<'_>) -> HealthCheck {

@@ -1,8 +1,12 @@
 //! What a check asks about the machine that it runs on.
 
 use super::Machine;
+use crate::trust::{
+    TicketSecrets,
+    site::{self, Facts, Standing, Trouble},
+};
 use ipnet::IpNet;
-use std::{net::IpAddr, path::Path};
+use std::{net::IpAddr, path::Path, time::SystemTime};
 
 /// The machine that we are on, asked anew each time.
 #[derive(Debug, Clone, Copy, Default)]
@@ -29,5 +33,57 @@ impl Machine for ThisMachine {
 
     fn is_dir(&self, path: &Path) -> bool {
         path.is_dir()
+    }
+
+    fn certificate(&self, cert: &Path, key: &Path) -> Result<(Facts, Standing), Trouble> {
+        let facts = site::load(cert, key)?.facts;
+        let standing = facts.standing(SystemTime::now());
+        Ok((facts, standing))
+    }
+
+    fn client_ca(&self, path: &Path) -> Result<(), Trouble> {
+        site::client_ca(path).map(drop)
+    }
+
+    fn ticket_keys(&self, path: &Path) -> Result<(), Trouble> {
+        TicketSecrets::load(path).map(drop)
+    }
+
+    fn may_be_denied(&self) -> bool {
+        false
+    }
+}
+
+/// The same machine, for somebody who checks a file and need not be allowed to read every key.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Onlooker;
+
+impl Machine for Onlooker {
+    fn networks(&self, interface: &str) -> Option<Vec<IpNet>> {
+        ThisMachine.networks(interface)
+    }
+
+    fn has_address(&self, address: IpAddr) -> bool {
+        ThisMachine.has_address(address)
+    }
+
+    fn is_dir(&self, path: &Path) -> bool {
+        ThisMachine.is_dir(path)
+    }
+
+    fn certificate(&self, cert: &Path, key: &Path) -> Result<(Facts, Standing), Trouble> {
+        ThisMachine.certificate(cert, key)
+    }
+
+    fn client_ca(&self, path: &Path) -> Result<(), Trouble> {
+        ThisMachine.client_ca(path)
+    }
+
+    fn ticket_keys(&self, path: &Path) -> Result<(), Trouble> {
+        ThisMachine.ticket_keys(path)
+    }
+
+    fn may_be_denied(&self) -> bool {
+        true
     }
 }

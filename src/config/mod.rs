@@ -14,13 +14,14 @@ mod fault;
 mod files;
 mod machine;
 mod tiebreak;
+mod tls;
 pub mod values;
 mod walk;
 mod witness;
 
 pub use check::{Machine, Scene};
 pub use fault::{Checked, Fault, Faults, located};
-pub use machine::ThisMachine;
+pub use machine::{Onlooker, ThisMachine};
 pub use tiebreak::find as find_agent;
 pub use values::*;
 

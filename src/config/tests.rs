@@ -3,6 +3,7 @@
 use super::*;
 use crate::cluster::{Member, Name};
 use crate::limits;
+use crate::trust::site::{Facts, Standing, Trouble};
 use ipnet::IpNet;
 use proptest::prelude::*;
 use std::{net::IpAddr, path::PathBuf, time::Duration};
@@ -59,6 +60,24 @@ impl Machine for Pretended {
     fn is_dir(&self, path: &Path) -> bool {
         path.starts_with("/srv")
     }
+
+    fn certificate(&self, _: &Path, _: &Path) -> Result<(Facts, Standing), Trouble> {
+        let from = std::time::UNIX_EPOCH;
+        let names = vec!["shop.example".to_owned()];
+        Ok((Facts { names, not_before: from, not_after: from, key_kind: "ecdsa" }, Standing::Holds))
+    }
+
+    fn client_ca(&self, _: &Path) -> Result<(), Trouble> {
+        Ok(())
+    }
+
+    fn ticket_keys(&self, _: &Path) -> Result<(), Trouble> {
+        Ok(())
+    }
+
+    fn may_be_denied(&self) -> bool {
+        false
+    }
 }
 
 fn scene() -> Scene<'static> {
@@ -69,6 +88,11 @@ fn good(text: &str) -> Config {
     let checked = check(text, &scene()).unwrap_or_else(|faults| panic!("{faults}"));
     assert_eq!(checked.warnings, []);
     checked.config
+}
+
+/// What is told of it besides is not a fault.
+fn good_with_warnings(text: &str) -> Config {
+    check(text, &scene()).unwrap_or_else(|faults| panic!("{faults}")).config
 }
 
 /// The faults as they are printed, without the file's name.
@@ -462,7 +486,6 @@ fn each_fault_of_a_tiebreak_is_told() {
         (pair("fence", ""), "fence is missing"),
         (pair("gateway", ""), "gateway is missing"),
         (pair("witness", ""), "witness is missing"),
-        (pair("none", FENCE), "fence: is written, and the tiebreak is another (line 3)"),
         (pair("nobody", ""), "\"nobody\" is not known; write \"witness\" or \"etcd\" or \"fence\""),
         (fence("[fence.n2]", "[fence.n3]"), "fence.n3: is neither a key nor a node; did you mean \"n1\"?"),
         (fence("[fence.n2]\nagent = \"/bin/false\"\n", ""), "fence: does not say how n2 is powered off"),
@@ -482,6 +505,32 @@ fn each_fault_of_a_tiebreak_is_told() {
     }
     let told = warnings(&fence("/bin/true", "fence_of_nowhere"));
     assert!(told.iter().any(|warning| warning.contains("there is no program fence_of_nowhere")), "{told:#?}");
+}
+
+#[test]
+fn sections_of_other_tiebreaks_stay_while_the_voters_change() {
+    let text = pair("none", FENCE);
+    let told = warnings(&text);
+    assert!(told.iter().any(|w| w.contains("fence: is written, and the tiebreak is another (line 3)")), "{told:?}");
+    let config = good_with_warnings(&text);
+    assert!(matches!((&config.tiebreak, config.others.as_slice()), (Tiebreak::None, [Tiebreak::Fence(_)])));
+}
+
+#[test]
+fn a_node_can_be_alone_and_the_other_one_can_leave() {
+    let (before, rest) = GOOD.split_once("[[node]]\nname = \"n2\"").unwrap();
+    let (_, after) = rest.split_once("[witness]").unwrap();
+    let one = format!("{before}[witness]{after}").replacen("prefer = \"n2\"\n", "", 1);
+    let config = good_with_warnings(&one);
+    assert_eq!((config.alone, config.has_no_peer()), (Some(Member::First), true));
+    assert!(matches!(config.tiebreak, Tiebreak::Witness(_)), "it may stay, for later");
+    let leaves =
+        |node: &str| GOOD.replacen(&format!("name = \"{node}\"\n"), &format!("name = \"{node}\"\nleaves = true\n"), 1);
+    assert_eq!(good_with_warnings(&leaves("n2")).alone, Some(Member::First));
+    assert_eq!(good_with_warnings(&leaves("n1")).alone, Some(Member::Second));
+    assert!(!good_with_warnings(&leaves("n1")).has_no_peer());
+    let both = leaves("n1").replacen("name = \"n2\"\n", "name = \"n2\"\nleaves = true\n", 1);
+    assert!(faults(&both).iter().any(|fault| fault.contains("nobody would be left")), "{:?}", faults(&both));
 }
 
 const WITH_ETCD: &str = r#"[etcd]
@@ -531,12 +580,7 @@ fn faults_of_an_etcd_are_told_with_line_and_help() {
         ("ca = \"etcd-ca.pem\"\n", "", "13: etcd: https is written, and no ca; write ca = \"etcd-ca.pem\""),
         ("key = \"etcd.key\"\n", "", "16: etcd.cert: needs a key; write key beside it"),
         ("/apps/hawser/", "apps", "18: etcd.prefix: \"apps\" is not a prefix of keys"),
-        (
-            "[etcd]",
-            "[witness]\nname = \"w\"\naddress = \"10.0.0.9\"\n[etcd]",
-            "witness: is written, and the tiebreak is another (line 3)",
-        ),
-        ("tiebreak = \"etcd\"\n", "", "etcd: is written, and the tiebreak is another"),
+        ("tiebreak = \"etcd\"\n", "", "witness is missing"),
     ] {
         let text = with_etcd();
         assert!(text.contains(from), "{from}");

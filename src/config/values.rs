@@ -5,19 +5,23 @@ use crate::{
     limits,
 };
 use ipnet::IpNet;
-use std::{collections::BTreeMap, net::IpAddr, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 /// The configuration of a cluster as one of its nodes sees it.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Name, timing and tiebreak.
     pub cluster: Cluster,
-    /// The two nodes: the first and the second of the file.
+    /// The two nodes: the first and the second of the file. Where the file has one, the second is nobody and has no links.
     pub nodes: [Node; 2],
+    /// The node that is to be alone: the file has no other, or says that the other one leaves.
+    pub alone: Option<Member>,
     /// Which of the two this machine is (from the name in its certificate, or `--node`).
     pub me: Member,
     /// What decides when the nodes do not see each other.
     pub tiebreak: Tiebreak,
+    /// What the other sections of that kind say: used until the voters have changed.
+    pub others: Vec<Tiebreak>,
     /// The groups, in the order of the file; the implicit group `state` is not among them.
     pub groups: Vec<Group>,
     /// What is served.
@@ -293,6 +297,8 @@ pub struct Web {
     pub threads: usize,
     /// Memory for small files and for what was compressed, all threads together, in bytes.
     pub file_cache_bytes: u64,
+    /// The file of the keys of session tickets, if they are not made from the cluster's secret.
+    pub ticket_keys: Option<PathBuf>,
 }
 
 impl Default for Web {
@@ -302,6 +308,7 @@ impl Default for Web {
             upstreams: Vec::new(),
             threads: 0,
             file_cache_bytes: u64::from(limits::FILE_CACHE_MIB_DEFAULT) << 20,
+            ticket_keys: None,
         }
     }
 }
@@ -315,6 +322,76 @@ pub struct Listener {
     pub group: Option<GroupName>,
     /// First match wins; ordered longest prefix first by the check.
     pub routes: Vec<Route>,
+    /// What comes before HTTP.
+    pub front: Front,
+}
+
+/// What comes before HTTP on a listener: nothing by default.
+#[derive(Debug, Clone, Default)]
+pub struct Front {
+    /// TLS; the addresses of one `[[listener]]` share it.
+    pub tls: Option<Arc<Tls>>,
+    /// The value of `Strict-Transport-Security`.
+    pub hsts: Option<String>,
+    /// The networks of the proxies in front: each connection begins with a PROXY header, and nobody else may connect.
+    /// Empty: none does.
+    pub proxy_from: Vec<IpNet>,
+}
+
+/// `listener.tls` and `[[listener.certificate]]`.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// At least one. The first is for clients that name no host that is known.
+    pub certificates: Vec<CertificateFiles>,
+    /// The oldest version that is spoken.
+    pub min_version: TlsVersion,
+    /// Clients are asked for a certificate.
+    pub clients: Option<ClientAuth>,
+}
+
+/// A certificate and its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate, then those that signed it, in PEM.
+    pub cert: PathBuf,
+    /// Its key, in PEM.
+    pub key: PathBuf,
+}
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// 1.2.
+    Tls12,
+    /// 1.3.
+    Tls13,
+}
+
+/// How clients are asked for a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientAuth {
+    /// The CAs that sign the clients' certificates, in PEM.
+    pub ca: PathBuf,
+    /// Whether there must be one.
+    pub need: ClientNeed,
+}
+
+/// Whether a client must show a certificate. One that shows a bad one is refused in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientNeed {
+    /// It must.
+    Required,
+    /// It may.
+    Optional,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// The line of text.
+    V1,
+    /// The binary header.
+    V2,
 }
 
 /// `[[listener.route]]`.
@@ -335,6 +412,11 @@ pub enum RouteAction {
     Proxy {
         /// Name of the upstream.
         upstream: Name,
+    },
+    /// The client is sent to the same address by https.
+    ToHttps {
+        /// The port there.
+        port: u16,
     },
 }
 
@@ -420,6 +502,8 @@ pub struct Upstream {
     pub idle_timeout: Duration,
     /// Speak HTTP/2 by prior knowledge to the servers (default no).
     pub http2: bool,
+    /// Begin each connection to a server with a PROXY header; then each request has a connection of its own.
+    pub proxy_protocol: Option<ProxyVersion>,
 }
 
 /// `upstream.health`.
@@ -455,7 +539,16 @@ pub enum HealthKind {
     },
 }
 
+/// What the second node of a file with one is called.
+pub const NOBODY: &str = "nobody";
+
 impl Config {
+    /// The file has one node: there is no other to be reached.
+    #[must_use]
+    pub fn has_no_peer(&self) -> bool {
+        self.peer_node().links.is_empty()
+    }
+
     /// This node.
     #[must_use]
     pub fn my_node(&self) -> &Node {

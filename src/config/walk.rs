@@ -270,6 +270,11 @@ impl<'d> Section<'d> {
         self.table.get(key).is_some_and(|value| value.get_ref().as_str() == Some(text))
     }
 
+    /// Whether the key holds `true` or `false`, where it may be something else.
+    pub(super) fn is_bool(&self, key: &str) -> bool {
+        self.table.get(key).is_some_and(|value| value.get_ref().as_bool().is_some())
+    }
+
     /// Reports a key that must be there and is not.
     pub(super) fn missing(&self, report: &mut Report, key: &str, help: impl Into<String>) {
         if !self.has(key) {

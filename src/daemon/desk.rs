@@ -1,15 +1,16 @@
 //! Answers the admin API of a node.
 
-use super::{fitness::Why, notes::Names, tiebreak};
+use super::{claims::Claims, fitness::Why, notes::Names, tiebreak, voters, ways};
 use crate::{
     admin::{
-        api::{Changed, ConfirmFenced, Group, Link, Peer, Remote, SetStandby, Status, Switchover, Voter},
+        api::{Changed, Claimed, ConfirmFenced, Group, Peer, Remote, SetStandby, Status, Switchover, Voter},
         server::{Answer, Desk},
     },
     clock,
     cluster::{Command, Fitness, GroupName, Layers, Name, STATE_GROUP, engine::MemberView},
     config::{Config, HealthKind},
     driver::{DriverHandle, Seen},
+    limits::{LATE_MINUTES, LEASE_PER_LATENESS_MIN},
     replicate::{HistoryEntry, Standby, StateHandle},
     time::{Duration, Instant},
     web,
@@ -24,9 +25,10 @@ pub(super) struct NodeDesk {
     pub(super) driver: DriverHandle,
     pub(super) state: StateHandle,
     pub(super) web: web::Handle,
-    pub(super) tiebreak: tiebreak::Handle,
+    pub(super) tiebreak: tiebreak::Handles,
     pub(super) layers: Layers,
     pub(super) why: Why,
+    pub(super) claims: Claims,
     pub(super) started: Instant,
 }
 
@@ -133,6 +135,7 @@ impl NodeDesk {
     fn status_of(&self, seen: &Seen) -> Status {
         let now = clock::now();
         let view = &seen.view;
+        let members = voters::members(view);
         let find = |member| view.members.iter().find(|m| m.member == member);
         let peer = view.me.peer().and_then(find);
         let witness = find(crate::cluster::Member::Witness);
@@ -149,6 +152,7 @@ impl NodeDesk {
             unfit_because,
             standby: view.standby,
             groups: self.groups(seen, now),
+            claims: self.claims(now),
             peer: Peer {
                 name: self.config.peer_node().name,
                 connected: heard(peer),
@@ -159,14 +163,16 @@ impl NodeDesk {
                 heard_ms: heard_ms(peer),
             },
             witness: Remote {
-                name: self.names.witness,
+                name: members.third().and_then(|third| Name::new(third.word()).ok()).unwrap_or(self.names.witness),
                 connected: heard(witness),
                 round_trip_ms: trip(witness),
                 heard_ms: heard_ms(witness),
+                ways: ways::to_witness(&self.config, seen, now),
             },
-            tiebreak: self.config.tiebreak.kind().word().to_owned(),
-            tiebreak_state: self.tiebreak.view(now),
-            links: self.links(seen, now),
+            tiebreak: voters::word(members).to_owned(),
+            tiebreak_state: self.tiebreak.view(now, members),
+            voters: voters::view(view, &self.names),
+            links: ways::links(&self.config, seen, now),
             layers: self.layers,
             voter: Voter {
                 silent_ms: view.silent_until.map(|until| millis(now.until(until))),
@@ -175,6 +181,7 @@ impl NodeDesk {
             lease_ms: millis(self.config.cluster.lease),
             interval_ms: millis(self.config.cluster.interval),
             worst_tick_ms: fine_millis(view.worst_late),
+            recent_tick_ms: fine_millis(view.recent_late),
             refused: seen.refused.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
             state: self.state.view(),
             web: self.web_view(),
@@ -218,18 +225,14 @@ impl NodeDesk {
             .collect()
     }
 
-    fn links(&self, seen: &Seen, now: Instant) -> Vec<Link> {
-        let patience = self.config.cluster.interval * 3;
-        let ours = self.config.my_node().links.iter();
-        ours.zip(&self.config.peer_node().links)
-            .zip(&seen.links)
-            .map(|((from, to), heard)| Link {
-                from: from.to_string(),
-                to: to.to_string(),
-                up: heard.is_some_and(|at| now.since(at) < patience),
-                heard_ms: heard.map(|at| millis(now.since(at))),
-            })
-            .collect()
+    fn claims(&self, now: Instant) -> Vec<Claimed> {
+        let shown = self.claims.lately(now).into_iter().map(|(claim, ago)| Claimed {
+            group: claim.group,
+            address: claim.address,
+            mac: claim.station(),
+            ago_ms: millis(ago),
+        });
+        shown.collect()
     }
 }
 
@@ -237,16 +240,37 @@ impl NodeDesk {
 fn advice(status: &Status) -> Vec<String> {
     let mut advice = Vec::new();
     let (peer, witness) = (&status.peer, &status.witness);
-    if !peer.connected && !witness.connected {
+    if status.voters.alone {
+        // It needs nobody.
+    } else if status.tiebreak == "pair" {
+        advice.push(voters::PAIR.to_owned());
+    } else if !peer.connected && !witness.connected {
         advice
             .push("neither peer nor third voter is heard: this node cannot own anything; look at its links".to_owned());
     } else if !peer.connected {
-        advice.push(format!("{} is not heard: there is no standby", peer.name));
+        advice.push(format!(
+            "{0} is not heard: there is no standby; if {0} runs, `hawser status` there tells on which links it hears {1}",
+            peer.name, status.node
+        ));
     } else if !witness.connected {
         advice.push(format!("the third voter {} is not heard: if a node fails now, nobody takes over", witness.name));
     }
     advice.extend(status.tiebreak_state.needs.clone());
-    if status.voter.lost {
+    advice.extend(status.claims.iter().map(|Claimed { address, mac, ago_ms, .. }| {
+        let ago = Duration::from_millis(*ago_ms).as_secs();
+        format!(
+            "{mac} claims {address}, which this node holds (told {ago} s ago): find that machine by its hardware address \
+             and take the address off it; visitors may be led astray until then"
+        )
+    }));
+    advice.extend(status.voters.needs.clone());
+    if status.voter.lost && status.voters.alone {
+        let (node, ms) = (status.node, status.voter.silent_ms.unwrap_or_default());
+        let left = Duration::from_millis(ms).as_secs_f64();
+        advice.push(format!(
+            "{node} has no memory of its votes, and nobody who could tell it: it begins when the longest lease is over, in {left:.1} s"
+        ));
+    } else if status.voter.lost {
         let whom = if status.tiebreak_state.stand.is_some() { String::new() } else { format!(" and {}", witness.name) };
         advice.push(format!(
             "this node has no memory of its votes (first start, a new disk, or a damaged promise file: see the log): it \
@@ -269,24 +293,31 @@ fn advice(status: &Status) -> Vec<String> {
     for upstream in status.web.upstreams.iter().filter(dead) {
         advice.push(format!("no server of upstream {} is up: its requests are answered with an error", upstream.name));
     }
-    for link in status.links.iter().filter(|link| !link.up && peer.connected) {
-        advice.push(format!("the link {} - {} carries nothing", link.from, link.to));
-    }
+    advice.extend(web::tls::advice(&status.web.tls));
+    advice.extend(ways::advice(status));
     if !status.layers.supervisor {
         advice.push("no supervisor: a crash costs a whole lease".to_owned());
     }
     if !status.layers.gate {
         advice.push("the gate is off: a hung node answers until its addresses' lifetime ends".to_owned());
     }
+    advice.extend(late(status));
+    advice
+}
+
+/// The lease is too short for a machine that is so busy, or sleeps so long.
+fn late(status: &Status) -> Option<String> {
+    let (recent, factor) = (status.recent_tick_ms, f64::from(LEASE_PER_LATENESS_MIN));
     #[expect(clippy::cast_precision_loss, reason = "a lease is a small number of milliseconds")]
     let lease = status.lease_ms as f64;
-    if status.worst_tick_ms * 4.0 > lease {
-        advice.push(format!(
-            "the cluster thread was once called {:.0} ms late, and the lease is {} ms: make the lease longer",
-            status.worst_tick_ms, status.lease_ms
-        ));
-    }
-    advice
+    (recent * factor > lease).then(|| {
+        format!(
+            "the cluster thread was called {recent:.0} ms late in the last {LATE_MINUTES} minutes, and the lease is {} ms: \
+             give the machine more time, or make the lease {:.0} ms or longer ({factor} times as long)",
+            status.lease_ms,
+            recent * factor
+        )
+    })
 }
 
 /// Why nobody serves, as far as it is known here.

@@ -13,7 +13,7 @@ pub(super) fn election(memory: Memory) -> Election {
         voted: vote.voted,
         voted_for: vote.voted_for,
     });
-    Election { generation: memory.voters, hold_given: memory.hold_given, groups: groups.collect(), incarnation: None }
+    Election { sets: memory.sets, hold_given: memory.hold_given, groups: groups.collect(), incarnation: None }
 }
 
 /// From the disk.
@@ -24,5 +24,5 @@ pub(super) fn memory(election: Election) -> Memory {
         voted: group.voted,
         voted_for: group.voted_for,
     });
-    Memory { voters: election.generation, hold_given: election.hold_given, groups: groups.collect() }
+    Memory { sets: election.sets, hold_given: election.hold_given, groups: groups.collect() }
 }

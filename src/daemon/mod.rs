@@ -6,6 +6,7 @@
 //!
 //! Not here: what any of the parts does.
 
+mod claims;
 mod desk;
 mod fitness;
 mod memory;
@@ -13,6 +14,8 @@ mod notes;
 mod signals;
 mod third;
 mod tiebreak;
+mod voters;
+mod ways;
 mod witness;
 mod worker;
 

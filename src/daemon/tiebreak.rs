@@ -11,16 +11,16 @@
 //!
 //! Not here: what follows from a fact (`cluster::arbiter`).
 
-use super::{Failure, notes::Names};
+use super::{Failure, notes::Names, voters};
 use crate::{
     admin::api,
     clock,
     cluster::{
-        Arbiter, Errand, Fact, GroupName, Identity, Input, Member, Message, Name, OffBy, Rules, STATE_GROUP, Sight,
-        Stand, Term, Way, arbiter::Unasked,
+        Arbiter, Errand, Fact, GroupName, Identity, Input, Member, Members, Message, Name, OffBy, Rules, STATE_GROUP,
+        Sight, Stand, Term, Third, Way, arbiter::Unasked,
     },
     config::{Config, Fence, Tiebreak, TiebreakKind},
-    driver::{DriverHandle, Overhear},
+    driver::{DriverHandle, LocalThird, Overhear},
     limits::LOOK_STEP,
     replicate::{HistoryEntry, StateHandle},
     tiebreak::{echo::Echo, fence},
@@ -46,8 +46,8 @@ const ECHO_STEPS: u32 = 3;
 
 /// What the driver needs of it.
 pub(super) struct Hands {
-    /// Is told what the engine says to the third voter.
-    pub(super) third: Box<dyn FnMut(Message) + Send>,
+    /// Speaks for the third voter.
+    pub(super) third: LocalThird,
     /// Is told what the peer says.
     pub(super) overhear: Overhear,
 }
@@ -102,7 +102,8 @@ pub(super) fn start(
         }
     };
     let overhear = move |now, from, message: &Message| lock(&listener).heard(now, from, message);
-    Ok((handle(Some(arbiter)), Some(Hands { third: Box::new(third), overhear: Box::new(overhear) })))
+    let third = LocalThird { of: voters::third_of(&config.tiebreak), life: from.incarnation, say: Box::new(third) };
+    Ok((handle(Some(arbiter)), Some(Hands { third, overhear: Box::new(overhear) })))
 }
 
 fn lock(arbiter: &Mutex<Arbiter>) -> MutexGuard<'_, Arbiter> {
@@ -140,6 +141,37 @@ fn supervised_since() -> Option<Instant> {
     let (_, fields) = stat.rsplit_once(')')?;
     let ticks: u64 = fields.split_whitespace().nth(19)?.parse().ok()?;
     Some(Instant::from_millis(ticks.checked_mul(10)?))
+}
+
+/// For those who show and steer whichever is in force.
+#[derive(Clone)]
+pub(super) struct Handles(pub(super) Vec<(Third, Handle)>);
+
+impl Handles {
+    /// What `status` shows while these vote.
+    pub(super) fn view(&self, now: Instant, members: &Members) -> api::TiebreakState {
+        let stand = || Some(format!("votes: {}", voters::word(members)));
+        match members {
+            Members::Trio(third) => {
+                let known = self.0.iter().find(|(of, _)| of == third);
+                known.map(|(_, handle)| handle.view(now)).unwrap_or_default()
+            }
+            Members::Pair => api::TiebreakState { caveat: Some(voters::PAIR.to_owned()), stand: stand(), needs: None },
+            Members::Solo(_) => {
+                api::TiebreakState { caveat: Some(voters::ALONE.to_owned()), stand: stand(), needs: None }
+            }
+        }
+    }
+
+    /// An operator says that the peer is off.
+    ///
+    /// # Errors
+    /// Why that is not taken.
+    pub(super) fn confirm_fenced(&self, node: Name) -> Result<api::Changed, String> {
+        let fence = self.0.iter().find(|(third, _)| *third == Third::Fence).or(self.0.first());
+        let nothing = || Err("nothing waits for somebody to say that a node is off".to_owned());
+        fence.map_or_else(nothing, |(_, handle)| handle.confirm_fenced(node))
+    }
 }
 
 impl Handle {

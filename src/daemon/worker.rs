@@ -2,6 +2,7 @@
 
 use super::{
     Failure, abort_on_panic,
+    claims::Claims,
     desk::NodeDesk,
     fitness::{self, Why},
     memory,
@@ -9,15 +10,15 @@ use super::{
     signals::{Asked, Signals},
     tell_systemd,
     third::Third,
-    tiebreak,
+    tiebreak, voters,
 };
 use crate::{
     admin, clock,
     cluster::{
-        Command, Engine, GroupName, Identity as Life, Input, Intent, Layers, Member, Memory, Name, Report, STATE_GROUP,
-        Setup, Timing,
+        AddressMark, Command, Engine, GroupName, GroupSetup, Identity as Life, Input, Intent, Layers, Member, Memory,
+        Name, Report, STATE_GROUP, Setup, Timing,
     },
-    config::{Config, GateMode},
+    config::{Config, GateMode, values},
     driver::{self, DriverHandle, Farewell, Hands, Links, Note},
     limits::{DRAIN_DEFAULT, DRAIN_YOUNG, NOTES_QUEUE_MAX},
     replicate::{self, Dial, Link, Role, State, StateConfig, StateHandle, Tls},
@@ -84,24 +85,38 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
     let mut signals = Signals::new().map_err(Failure::passing)?;
     let ground = prepare(&config, supervisor.is_some())?;
     let started = clock::now();
+    let memory = ground.promises.election().map(memory::memory);
+    voters::check(&config, memory.as_ref())?;
     let (driver, queue) = driver::queue();
     let (notes, noted) = mpsc::channel(NOTES_QUEUE_MAX);
     let why = Why::default();
-    let web = start_web(&config, ground.fault)?;
+    let web = start_web(&config, &ground.identity, ground.fault)?;
     if let Some(link) = &supervisor {
-        let hello = Word::Hello(hello(&config, &ground.identity, ground.secret));
+        let hello = Word::Hello(hello(&config, memory.as_ref(), &ground.identity, ground.secret));
         link.say(&hello).map_err(|e| Failure::passing(format!("cannot talk to the supervisor: {e}")))?;
     }
-    let (keeper, layers) = start_keeper(&config, supervisor, &web, &driver, &why)?;
-    let memory = ground.promises.election().map(memory::memory);
+    let claims = Claims::default();
+    let hearers =
+        Hearers { driver: driver.clone(), why: why.clone(), claims: claims.clone(), notes: notes.downgrade() };
+    let (keeper, layers) = start_keeper(&config, supervisor, &web, hearers)?;
     let of_state = |m: &Memory| m.groups.iter().find(|g| g.group == state_group()).map(|g| g.highest);
     let highest = memory.as_ref().and_then(of_state);
     let names = Names::of_config(&config);
     let state = start_state(&config, &ground.identity, ground.keyspace, ground.link, highest.unwrap_or_default())?;
     let parts = Parts { keeper: &keeper, web: &web, driver: &driver, state: &state, why: &why };
-    let third = Third::start(&config, ground.identity.keyring().id(), ground.life, &driver)?;
-    let (tiebreak, voter) = tiebreak::start(&config, &names, &driver, &state)?;
-    let hands = third.tie(hands(&config, &parts, ground.promises, notes, voter)?);
+    let id = ground.identity.keyring().id();
+    let (mut thirds, mut tiebreaks, mut local) = (Vec::new(), Vec::new(), Vec::new());
+    for spoken in voters::spoken_for(&config, memory.as_ref()) {
+        thirds.push(Third::start(&spoken, id, ground.life, &driver)?);
+        let (handle, voter) = tiebreak::start(&spoken, &names, &driver, &state)?;
+        tiebreaks.push((voters::third_of(&spoken.tiebreak), handle));
+        local.extend(voter);
+    }
+    if config.alone.is_some() {
+        tracing::warn!("{}", voters::ALONE);
+    }
+    let hands = hands(&config, &parts, ground.promises, notes, local)?;
+    let hands = thirds.iter().fold(hands, |hands, third| third.tie(hands));
     let setup = setup(&config, ground.life, memory, layers);
     let engine_config = Arc::clone(&config);
     let (ring, life, bound) = (ground.identity.keyring().clone(), ground.life.incarnation, ground.links);
@@ -123,26 +138,25 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
         driver: driver.clone(),
         state: state.clone(),
         web: web.clone(),
-        tiebreak,
+        tiebreak: tiebreak::Handles(tiebreaks),
         layers,
         why: why.clone(),
+        claims,
         started,
     };
-    let (fit, fit_told) = watch::channel(None);
     let noting = tokio::spawn(notes::run(noted, names.clone(), state.clone()));
-    tokio::spawn(web::health::run(web.upstreams()));
-    tokio::spawn(web::probe::run(web.probe_targets(), fit));
-    tokio::spawn(fitness::run(why, fit_told, state.watch_view(), driver.clone()));
-    tokio::spawn(follow_standby(state.clone(), config.my_node().name, driver.clone()));
+    watch_health(&config, &web, why, &state, &driver);
     let admin = tokio::spawn(admin::server::serve(ground.admin, Arc::new(desk)));
     tell_systemd(&[sd_notify::NotifyState::Ready]);
     tracing::info!(node = %config.my_node().name, cluster = %config.cluster.name, "node started");
 
-    let stopped = serve(&mut signals, &driver, noting, admin).await;
+    let stopped = serve(&mut signals, &driver, &web, noting, admin).await;
     drop(cluster);
     tell_systemd(&[sd_notify::NotifyState::Stopping]);
     stopped.map_err(|task| Failure::passing(format!("{task} ended unasked")))?;
-    third.goodbye().await;
+    for third in &thirds {
+        third.goodbye().await;
+    }
     state.stop().await;
     web.shutdown(LAST_REQUESTS).await;
     // It may be gone already.
@@ -156,6 +170,7 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
 async fn serve(
     signals: &mut Signals,
     driver: &DriverHandle,
+    web: &web::Handle,
     mut noting: tokio::task::JoinHandle<()>,
     mut admin: tokio::task::JoinHandle<std::io::Result<()>>,
 ) -> Result<(), &'static str> {
@@ -171,7 +186,10 @@ async fn serve(
                         tracing::warn!(%why, "the engine was not asked");
                     }
                 }
-                Asked::Reload => tracing::warn!("configuration is read at the start only: restart to apply it"),
+                Asked::Reload => {
+                    web.certificates().look_now();
+                    tracing::warn!("certificates are read again; the configuration at the start only: restart to apply it");
+                }
                 Asked::Reopen => {}
             },
             _ = &mut noting => return if stopping { Ok(()) } else { Err("the cluster thread") },
@@ -231,13 +249,19 @@ fn replication_link(config: &Config) -> Result<Link, Failure> {
     Ok(Link::Accept { listeners, known: theirs.iter().map(SocketAddr::ip).collect() })
 }
 
-fn start_web(config: &Config, fault: Option<web::fault::Fault>) -> Result<web::Handle, Failure> {
-    let setup = web::Setup { fault, ..web::Setup::of(config) };
-    web::Tier::start(setup).map_err(Failure::passing)
+fn start_web(config: &Config, identity: &Identity, fault: Option<web::fault::Fault>) -> Result<web::Handle, Failure> {
+    let tickets = Some(trust::TicketSecrets::of_cluster(identity.keyring()));
+    let setup = web::Setup { fault, tickets, ..web::Setup::of(config) };
+    web::Tier::start(setup).map_err(|error| match error {
+        web::Error::Tls(_) => Failure::lasting(error),
+        web::Error::Bind(_) | web::Error::Upstream(_) | web::Error::Folder(..) | web::Error::Thread(_) => {
+            Failure::passing(error)
+        }
+    })
 }
 
 /// What the supervisor must know to take over when this worker dies.
-fn hello(config: &Config, identity: &Identity, secret: crate::cluster::Secret) -> Hello {
+fn hello(config: &Config, memory: Option<&Memory>, identity: &Identity, secret: crate::cluster::Secret) -> Hello {
     let notice = Notice { cluster: identity.keyring().id(), secret };
     let any = |to: &SocketAddr| {
         let ip: std::net::IpAddr =
@@ -246,7 +270,11 @@ fn hello(config: &Config, identity: &Identity, secret: crate::cluster::Secret) -
     };
     let to_peer = config.my_node().links.iter().zip(&config.peer_node().links);
     let to_peer = to_peer.map(|(from, to)| (SocketAddr::new(from.ip(), 0), *to));
-    let to_witness = config.tiebreak.addresses().iter().map(|to| (any(to), *to));
+    let mut witnesses = config.tiebreak.addresses().to_vec();
+    witnesses.extend(memory.map(voters::witness_of).unwrap_or_default());
+    witnesses.sort();
+    witnesses.dedup();
+    let to_witness = witnesses.iter().map(|to| (any(to), *to));
     Hello {
         secret,
         vips: config.groups.iter().flat_map(|g| g.vips.iter().cloned()).collect(),
@@ -255,38 +283,68 @@ fn hello(config: &Config, identity: &Identity, secret: crate::cluster::Secret) -
     }
 }
 
+/// Starts what looks at servers, web tier and state, and tells the engine how this node is.
+fn watch_health(config: &Config, web: &web::Handle, why: Why, state: &StateHandle, driver: &DriverHandle) {
+    let (fit, fit_told) = watch::channel(None);
+    tokio::spawn(web::health::run(web.upstreams()));
+    tokio::spawn(web::tls::run(web.certificates()));
+    tokio::spawn(web::probe::run(web.probe_targets(), fit));
+    tokio::spawn(fitness::run(why, fit_told, state.watch_view(), driver.clone()));
+    tokio::spawn(follow_standby(state.clone(), config.my_node().name, driver.clone()));
+}
+
+/// Who is told what the keeper of the addresses reports.
+struct Hearers {
+    driver: DriverHandle,
+    why: Why,
+    claims: Claims,
+    /// Weak: the notes end when the cluster thread does.
+    notes: mpsc::WeakSender<Note>,
+}
+
+impl Hearers {
+    /// Called on the keeper's thread.
+    fn hear(&self, report: Report) {
+        match &report {
+            Report::Unable(reason) => {
+                match reason {
+                    Some(reason) => tracing::warn!("node cannot serve: {reason}"),
+                    None => tracing::info!("node can serve again"),
+                }
+                self.why.addresses(reason.clone());
+            }
+            Report::Claimed(claim) => {
+                self.claims.note(clock::now(), *claim);
+                let told = self.notes.upgrade().is_some_and(|notes| notes.try_send(Note::Claimed(*claim)).is_ok());
+                if !told {
+                    tracing::warn!("{claim}");
+                }
+            }
+            // All of them are about what somebody else did, or the kernel refused.
+            Report::Event(text) => tracing::warn!("{text}"),
+            Report::SupervisorGone => {
+                tracing::error!("the supervisor died: letting go of everything and ending");
+            }
+            Report::Held(..) | Report::Gone(_) => {}
+        }
+        self.driver.tell(Input::Report(report));
+    }
+}
+
 fn start_keeper(
     config: &Config,
     supervisor: Option<SupervisorLink>,
     web: &web::Handle,
-    driver: &DriverHandle,
-    why: &Why,
+    hearers: Hearers,
 ) -> Result<(KeeperHandle, Layers), Failure> {
-    let (quiet, tell, why) = (web.clone(), driver.clone(), why.clone());
+    let quiet = web.clone();
     let setup = KeeperSetup {
         groups: config.groups.clone(),
         lease: config.cluster.lease,
         gate: config.cluster.gate,
         supervisor,
         quiet: Arc::new(move |group| quiet.in_flight(*group) == 0),
-        report: Box::new(move |report| {
-            match &report {
-                Report::Unable(reason) => {
-                    match reason {
-                        Some(reason) => tracing::warn!("node cannot serve: {reason}"),
-                        None => tracing::info!("node can serve again"),
-                    }
-                    why.addresses(reason.clone());
-                }
-                // All of them are about what somebody else did, or the kernel refused.
-                Report::Event(text) => tracing::warn!("{text}"),
-                Report::SupervisorGone => {
-                    tracing::error!("the supervisor died: letting go of everything and ending");
-                }
-                Report::Held(..) | Report::Gone(_) => {}
-            }
-            tell.tell(Input::Report(report));
-        }),
+        report: Box::new(move |report| hearers.hear(report)),
     };
     Keeper::spawn(setup).map_err(Failure::lasting)
 }
@@ -305,7 +363,8 @@ fn start_state(
         peer,
     };
     let me = StateConfig { me: config.me, name: config.my_node().name, highest };
-    State::start(me, Box::new(keyspace), Some((link, tls))).map_err(Failure::passing)
+    let link = (!config.has_no_peer()).then_some((link, tls));
+    State::start(me, Box::new(keyspace), link).map_err(Failure::passing)
 }
 
 fn setup(config: &Config, me: Life, memory: Option<Memory>, layers: Layers) -> Setup {
@@ -313,11 +372,18 @@ fn setup(config: &Config, me: Life, memory: Option<Memory>, layers: Layers) -> S
         GateMode::On if layers.gate => Timing::new(config.cluster.lease, config.cluster.interval),
         GateMode::On | GateMode::Off => Timing::without_gate(config.cluster.lease, config.cluster.interval),
     };
-    let mut groups: Vec<(GroupName, Member)> = config.groups.iter().map(|g| (g.name, g.prefer)).collect();
-    groups.push((state_group(), groups.first().map_or(Member::First, |g| g.1)));
+    let group = |g: &values::Group| GroupSetup {
+        name: g.name,
+        prefer: g.prefer,
+        addresses: g.vips.iter().map(|vip| AddressMark::of(vip.address.addr())).collect(),
+    };
+    let mut groups: Vec<GroupSetup> = config.groups.iter().map(group).collect();
+    let prefer = groups.first().map_or(Member::First, |g| g.prefer);
+    groups.push(GroupSetup { name: state_group(), prefer, addresses: Vec::new() });
     let drain = if config.cluster.drain.is_zero() { DRAIN_DEFAULT } else { config.cluster.drain };
     let seed = u64::from_le_bytes(trust::random());
-    Setup { me, timing, groups, drain, config: digest(config), hash: trust::hash_secret, seed, memory }
+    let wanted = voters::wanted(config);
+    Setup { me, timing, groups, drain, config: digest(config), wanted, hash: trust::hash_secret, seed, memory }
 }
 
 /// Digest of what both nodes must have alike: who the members are, the timing, the groups and their addresses.
@@ -340,9 +406,9 @@ fn hands(
     parts: &Parts<'_>,
     promises: Promises,
     notes: mpsc::Sender<Note>,
-    voter: Option<tiebreak::Hands>,
+    local: Vec<tiebreak::Hands>,
 ) -> Result<Hands, Failure> {
-    let (third, overhear) = voter.map(|voter| (voter.third, voter.overhear)).unzip();
+    let (thirds, overhear) = local.into_iter().map(|voter| (voter.third, voter.overhear)).unzip();
     let (done, why) = (parts.driver.clone(), parts.why.clone());
     let writer = ElectionWriter::spawn(promises, move |number, result: Result<(), store::Error>| match result {
         Ok(()) => done.tell(Input::Persisted(number)),
@@ -379,7 +445,7 @@ fn hands(
             }
         }),
         beat: Box::new(move |now| watchdog.beat(now)),
-        third,
+        thirds,
         overhear,
         bare,
     })

@@ -1,10 +1,11 @@
 //! The cluster under test: two nodes and a witness, real daemons on the hosts of the laboratory, known to the demo by
 //! their command line alone.
 
+use super::Profile;
 use super::error::{Attempt, Error, Result};
 use super::lab::{Families, Host, Lab, peer_of};
 use super::process::{Daemon, Recipe, run_to_end};
-use crate::limits::{INTERVAL_DEFAULT, LEASE_DEFAULT};
+use crate::cluster::Timing;
 use crate::time::Duration;
 use serde::Deserialize;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -85,8 +86,8 @@ impl Cluster {
     ///
     /// # Errors
     /// If `hawser init` fails or a daemon cannot be started.
-    pub fn start(lab: &Lab, program: &Path, folder: &Path, (lease, etcd): (Duration, Option<&Path>)) -> Result<Self> {
-        make(program, folder, lab.families(), (lease, etcd.is_some()))?;
+    pub fn start(lab: &Lab, program: &Path, folder: &Path, (timing, etcd): (Timing, Option<&Path>)) -> Result<Self> {
+        make(program, folder, lab.families(), (timing, etcd.is_some()))?;
         let daemon = |host: Host, verb: &str, file: &str| {
             let config = folder.join(host.name()).join(file);
             let recipe = Recipe {
@@ -263,7 +264,7 @@ fn etcd_address() -> SocketAddr {
 }
 
 /// `hawser init`, and what a person would then write into the starter files.
-fn make(program: &Path, folder: &Path, families: Families, (lease, by_etcd): (Duration, bool)) -> Result<()> {
+fn make(program: &Path, folder: &Path, families: Families, (timing, by_etcd): (Timing, bool)) -> Result<()> {
     let named = |host: Host| format!("{}={}", host.name(), host.address());
     let mut init = Command::new(program);
     init.args(["init", "--cluster", "demo"]);
@@ -282,7 +283,7 @@ fn make(program: &Path, folder: &Path, families: Families, (lease, by_etcd): (Du
         let home = folder.join(node.name());
         write_site(&home.join("site"), node)?;
         edit(&home.join("hawser.toml"), |config| {
-            set_timing(config, lease);
+            set_timing(config, timing);
             if by_etcd {
                 set_etcd(config);
             }
@@ -316,12 +317,12 @@ fn set_etcd(config: &mut Table) {
     }
 }
 
-fn set_timing(config: &mut Table, lease: Duration) {
-    if lease != LEASE_DEFAULT {
+fn set_timing(config: &mut Table, timing: Timing) {
+    if timing != Profile::Default.timing() {
         let cluster = config.entry("cluster").or_insert_with(|| Value::Table(Table::new()));
         if let Some(cluster) = cluster.as_table_mut() {
-            cluster.insert("lease".into(), text(&format!("{}ms", lease.as_millis())));
-            cluster.insert("interval".into(), text(&format!("{}ms", INTERVAL_DEFAULT.min(lease / 10).as_millis())));
+            cluster.insert("lease".into(), text(&format!("{}ms", timing.lease.as_millis())));
+            cluster.insert("interval".into(), text(&format!("{}ms", timing.interval.as_millis())));
         }
     }
 }
@@ -388,7 +389,7 @@ mod tests {
     #[test]
     fn what_init_wrote_is_kept_and_the_demo_adds_its_own() {
         let mut config: Table = "[cluster]\nname = \"demo\"\n[witness]\nname = \"w\"\n".parse().unwrap();
-        set_timing(&mut config, Duration::from_millis(100));
+        set_timing(&mut config, Profile::Fast.timing());
         set_service(&mut config, Families::Both, Path::new("/site"));
         let again: Table = config.to_string().parse().unwrap();
         assert_eq!(again["witness"]["name"].as_str(), Some("w"));

@@ -12,7 +12,7 @@ use super::observer::Observer;
 use super::prober;
 use super::prober::Prober;
 use crate::clock;
-use crate::limits::INTERVAL_DEFAULT;
+use crate::cluster::Timing;
 use crate::time::{Duration, Instant};
 use clap::ValueEnum;
 use nix::sys::signal::Signal;
@@ -212,8 +212,8 @@ pub struct Bench<'a> {
     pub observer: &'a Observer,
     /// Ends all waiting.
     pub interrupt: &'a Interrupt,
-    /// The lease that the cluster runs with.
-    pub lease: Duration,
+    /// What the cluster runs with.
+    pub timing: Timing,
     /// How long faults last.
     pub pace: Pace,
 }
@@ -224,7 +224,7 @@ impl Bench<'_> {
     #[must_use]
     pub fn promised(&self, fault: Fault) -> Duration {
         let doubt = match fault {
-            Fault::Freeze | Fault::BothKill | Fault::Cable if self.cluster.is_by_etcd() => INTERVAL_DEFAULT * 3,
+            Fault::Freeze | Fault::BothKill | Fault::Cable if self.cluster.is_by_etcd() => self.timing.heard(),
             Fault::WorkerKill
             | Fault::Freeze
             | Fault::BothKill
@@ -234,7 +234,7 @@ impl Bench<'_> {
             | Fault::WitnessKill
             | Fault::Switchover => Duration::ZERO,
         };
-        fault.bound(self.lease) + doubt
+        fault.bound(self.timing.lease) + doubt
     }
 
     /// After a move for unfitness the group does not move back for that reason for 10 s: whoever repeats such a fault
@@ -337,7 +337,7 @@ impl Bench<'_> {
 
     /// A fault must outlast a lease to show what happens when one ends.
     fn long_enough(&self, time: Duration) -> Duration {
-        time.max(self.lease * 3)
+        time.max(self.timing.lease * 3)
     }
 
     fn freeze(&mut self, owner: Host) -> Result<()> {

@@ -11,6 +11,7 @@ use super::netns::Netns;
 use futures_util::TryStreamExt;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
 use netlink_packet_route::link::{InfoBridge, InfoData, InfoVeth, LinkAttribute, LinkFlags};
+use netlink_packet_route::neighbour::NeighbourState;
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 use socket2::{Domain, Socket, Type};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -72,6 +73,22 @@ impl Host {
         Ipv4Addr::new(10, 77, 0, self.number())
     }
 
+    /// Its own IPv4 address in a network.
+    #[must_use]
+    pub const fn address_in(self, network: Network) -> Ipv4Addr {
+        match network {
+            Network::First => self.address(),
+            Network::Second => Ipv4Addr::new(10, 78, 0, self.number()),
+        }
+    }
+
+    const fn mac_in(self, network: Network) -> Mac {
+        match network {
+            Network::First => self.mac(),
+            Network::Second => [0x02, 0x78, 0, 0, 0, self.number()],
+        }
+    }
+
     /// Its own IPv6 address, in a network of 64 bits.
     #[must_use]
     pub const fn address_v6(self) -> Ipv6Addr {
@@ -98,7 +115,14 @@ impl Host {
 
     /// Index of the host's port, in the switch. Far above what a kernel makes by itself in a new namespace.
     const fn port(self) -> u32 {
-        1000 + self.number() as u32
+        self.port_in(Network::First)
+    }
+
+    const fn port_in(self, network: Network) -> u32 {
+        match network {
+            Network::First => 1000 + self.number() as u32,
+            Network::Second => 2000 + self.number() as u32,
+        }
     }
 }
 
@@ -121,6 +145,24 @@ pub enum Cable {
     Pulled,
 }
 
+/// The networks of the laboratory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// The one that every host is on, by `eth0`.
+    First,
+    /// A second one between nodes and witness, by `eth1`, with a switch of its own: see [`Lab::add_second_network`].
+    Second,
+}
+
+/// What becomes of what a host sends to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sending {
+    /// It arrives.
+    Arrives,
+    /// It is lost on the way; what comes back is not.
+    Lost,
+}
+
 /// What the two nodes see of each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Nodes {
@@ -132,6 +174,10 @@ pub enum Nodes {
 
 const BRIDGE: u32 = 1000;
 const ETH0: u32 = 1000;
+const SECOND_BRIDGE: u32 = 2000;
+const ETH1: u32 = 1001;
+/// Nobody has this hardware address.
+const NOBODY: Mac = [0x02, 0x77, 0xff, 0xff, 0xff, 0xff];
 
 /// The switch and the hosts. Dropping it ends the networks, once the processes in them are gone.
 #[derive(Debug)]
@@ -198,7 +244,15 @@ impl Lab {
     /// # Errors
     /// If the kernel refuses.
     pub fn set_cable(&self, host: Host, cable: Cable) -> Result<()> {
-        let port = LinkUnspec::new_with_index(host.port());
+        self.set_cable_in(Network::First, host, cable)
+    }
+
+    /// Pulls or plugs in a host's cable to one of the networks.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_cable_in(&self, network: Network, host: Host, cable: Cable) -> Result<()> {
+        let port = LinkUnspec::new_with_index(host.port_in(network));
         let message = match cable {
             Cable::Plugged => port.up().build(),
             Cable::Pulled => port.down().build(),
@@ -220,6 +274,46 @@ impl Lab {
             }
             Ok(())
         })
+    }
+
+    /// Loses what one host sends to another's IPv4 address in a network, or lets it arrive again. The other direction
+    /// stays as it is, and so does everybody else's: the sender is given a wrong hardware address for the other.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_sending(&self, network: Network, from: Host, to: Host, sending: Sending) -> Result<()> {
+        let mac = match sending {
+            Sending::Arrives => to.mac_in(network),
+            Sending::Lost => NOBODY,
+        };
+        let interface = match network {
+            Network::First => ETH0,
+            Network::Second => ETH1,
+        };
+        let address = to.address_in(network).into();
+        self.host(from).netlink(async move |handle| {
+            let neighbour = handle.neighbours().add(interface, address);
+            neighbour.state(NeighbourState::Permanent).link_layer_address(&mac).replace().execute().await
+        })
+    }
+
+    /// Lays a second network between the nodes and the witness: `eth1` of each, IPv4 alone.
+    ///
+    /// # Errors
+    /// If the kernel refuses a bridge or a cable.
+    pub fn add_second_network(&self) -> Result<()> {
+        self.switch.netlink(async |handle| {
+            let bridge = LinkBridge::new("switch2").index(SECOND_BRIDGE).up();
+            handle.link().add(bridge.build()).execute().await
+        })?;
+        for host in [Host::N1, Host::N2, Host::Witness] {
+            self.lay_cable(host, Network::Second)?;
+            self.host(host).netlink(async move |handle| {
+                handle.link().set(LinkUnspec::new_with_index(ETH1).up().build()).execute().await?;
+                handle.address().add(ETH1, host.address_in(Network::Second).into(), 24).execute().await
+            })?;
+        }
+        Ok(())
     }
 
     /// Whether a host's interface has a carrier.
@@ -267,21 +361,7 @@ impl Lab {
     fn build_host(&self, host: Host) -> Result<()> {
         let network = self.host(host);
         network.run(prepare_ipv6)?;
-        let far_end = LinkMessageBuilder::<LinkUnspec>::new()
-            .name("eth0")
-            .index(ETH0)
-            .address(host.mac().to_vec())
-            .append_extra_attribute(LinkAttribute::NetNsFd(network.as_raw_fd()))
-            .build();
-        let cable = LinkMessageBuilder::<LinkVeth>::new(&format!("to-{}", host.name()), "eth0")
-            .index(host.port())
-            .set_info_data(InfoData::Veth(InfoVeth::Peer(far_end)))
-            .build();
-        let port = LinkUnspec::new_with_index(host.port()).controller(BRIDGE).up().build();
-        self.switch.netlink(async move |handle| {
-            handle.link().add(cable).execute().await?;
-            handle.link().set(port).execute().await
-        })?;
+        self.lay_cable(host, Network::First)?;
         let families = self.families;
         network.netlink(async move |handle| {
             handle.link().set(LinkUnspec::new_with_name("lo").up().build()).execute().await?;
@@ -291,6 +371,29 @@ impl Lab {
                 Families::V4 => Ok(()),
                 Families::Both => add_address(&handle, host.address_v6().into(), 64).await,
             }
+        })
+    }
+
+    /// Lays a cable from the host to the switch of a network.
+    fn lay_cable(&self, host: Host, network: Network) -> Result<()> {
+        let (interface, index, bridge, port) = match network {
+            Network::First => ("eth0", ETH0, BRIDGE, format!("to-{}", host.name())),
+            Network::Second => ("eth1", ETH1, SECOND_BRIDGE, format!("to2-{}", host.name())),
+        };
+        let far_end = LinkMessageBuilder::<LinkUnspec>::new()
+            .name(interface)
+            .index(index)
+            .address(host.mac_in(network).to_vec())
+            .append_extra_attribute(LinkAttribute::NetNsFd(self.host(host).as_raw_fd()))
+            .build();
+        let cable = LinkMessageBuilder::<LinkVeth>::new(&port, interface)
+            .index(host.port_in(network))
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(far_end)))
+            .build();
+        let port = LinkUnspec::new_with_index(host.port_in(network)).controller(bridge).up().build();
+        self.switch.netlink(async move |handle| {
+            handle.link().add(cable).execute().await?;
+            handle.link().set(port).execute().await
         })
     }
 }

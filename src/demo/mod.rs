@@ -28,8 +28,10 @@ pub mod tour;
 
 pub use error::{Error, Result};
 
-use crate::limits::{DEMO_TIME_MAX, LEASE_MAX, LEASE_MIN};
+use crate::cluster::Timing;
+use crate::limits::{DEMO_TIME_MAX, INTERVAL_DEFAULT, INTERVAL_FAST, LEASE_DEFAULT, LEASE_FAST, LEASE_MAX, LEASE_MIN};
 use crate::time::Duration;
+use clap::ValueEnum;
 use faults::Fault;
 use report::Report;
 use std::io::Write;
@@ -68,15 +70,45 @@ pub struct DemoArgs {
     /// List the faults and what is promised for them
     #[arg(long)]
     pub list: bool,
-    /// The cluster's lease
-    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = parse_lease)]
-    pub lease: Duration,
+    /// Lease and interval of the cluster: 500ms and 50ms, or 100ms and 10ms
+    #[arg(long, value_enum, value_name = "NAME", default_value_t = Profile::Default)]
+    pub profile: Profile,
+    /// Another lease than the profile's; the interval is a tenth of it, or 50ms
+    #[arg(long, value_name = "TIME", value_parser = parse_lease, conflicts_with = "profile")]
+    pub lease: Option<Duration>,
     /// Put this etcd in the witness's place
     #[arg(long, value_name = "PROGRAM")]
     pub etcd: Option<std::path::PathBuf>,
 }
 
+/// What `cluster.profile` may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Profile {
+    /// For virtual machines and ordinary networks.
+    Default,
+    /// For quiet machines on good networks.
+    Fast,
+}
+
+impl Profile {
+    /// Its lease and interval.
+    #[must_use]
+    pub const fn timing(self) -> Timing {
+        match self {
+            Self::Default => Timing::new(LEASE_DEFAULT, INTERVAL_DEFAULT),
+            Self::Fast => Timing::new(LEASE_FAST, INTERVAL_FAST),
+        }
+    }
+}
+
 impl DemoArgs {
+    /// What the cluster runs with.
+    #[must_use]
+    pub fn timing(&self) -> Timing {
+        let of_lease = |lease: Duration| Timing::new(lease, INTERVAL_DEFAULT.min(lease / 10));
+        self.lease.map_or_else(|| self.profile.timing(), of_lease)
+    }
+
     /// Whether this is the guided tour: nobody chose anything.
     #[must_use]
     pub fn is_tour(&self) -> bool {
@@ -118,7 +150,7 @@ pub fn run(arguments: &DemoArgs) -> ExitCode {
     let mut stdout = anstream::stdout();
     let mut stderr = anstream::stderr();
     if arguments.list {
-        return told(&mut stdout, &list(arguments.lease), ExitCode::SUCCESS);
+        return told(&mut stdout, &list(arguments.timing().lease), ExitCode::SUCCESS);
     }
     let outcome = stage::enter().and_then(|()| {
         let screen: &mut dyn Write = if arguments.json { &mut stderr } else { &mut stdout };
@@ -159,4 +191,31 @@ fn list(lease: Duration) -> String {
             format!("{:<14}outage at most {:>4} ms  {}\n", fault.name(), fault.bound(lease).as_millis(), fault.title())
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{Args, Command, FromArgMatches};
+
+    fn parse(line: &str) -> std::result::Result<DemoArgs, clap::Error> {
+        let command = DemoArgs::augment_args(Command::new("demo"));
+        DemoArgs::from_arg_matches(&command.try_get_matches_from(line.split_whitespace())?)
+    }
+
+    #[test]
+    fn the_demo_runs_with_a_profile_or_with_a_lease_of_ones_own_whatever_it_does() {
+        let of = |line: &str| parse(line).unwrap().timing();
+        assert_eq!(of("demo"), Timing::new(LEASE_DEFAULT, INTERVAL_DEFAULT));
+        let fast = Timing::new(LEASE_FAST, INTERVAL_FAST);
+        for what in
+            ["", "--all", "--fault cable --repeat 10", "--soak 10m", "--chaos 1m --seed 7", "--etcd /usr/bin/etcd"]
+        {
+            assert_eq!(of(&format!("demo --profile fast {what}")), fast, "{what}");
+        }
+        assert_eq!(of("demo --lease 200ms"), Timing::new(Duration::from_millis(200), Duration::from_millis(20)));
+        assert_eq!(of("demo --lease 2s"), Timing::new(Duration::from_secs(2), INTERVAL_DEFAULT));
+        assert!(parse("demo --profile fast --lease 1s").is_err());
+        assert!(parse("demo --lease 99ms").is_err());
+    }
 }

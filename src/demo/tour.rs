@@ -32,8 +32,10 @@ pub fn run(arguments: &DemoArgs, screen: &mut dyn Write) -> Result<Report> {
     let began = clock::now();
     let interrupt = Interrupt::install()?;
     let mut folder = Folder::new()?;
-    let mut report =
-        Report { lease_ms: u64::try_from(arguments.lease.as_millis()).unwrap_or(u64::MAX), ..Report::default() };
+    let mut report = Report {
+        lease_ms: u64::try_from(arguments.timing().lease.as_millis()).unwrap_or(u64::MAX),
+        ..Report::default()
+    };
     let outcome = perform(arguments, screen, &interrupt, (&folder.path, &mut report));
     match outcome {
         Err(_) if interrupt.is_asked() && arguments.stay => {}
@@ -63,7 +65,7 @@ fn perform(
     let lab = Lab::new()?;
     let _app = App::start(lab.host(Host::App))?;
     let mut cluster =
-        Cluster::start(&lab, &stage::this_program(), folder, (arguments.lease, arguments.etcd.as_deref()))?;
+        Cluster::start(&lab, &stage::this_program(), folder, (arguments.timing(), arguments.etcd.as_deref()))?;
     let prober = Prober::start(lab.host(Host::Client), SocketAddr::from((VIP, 80)))?;
     let observer = Observer::start(lab.host(Host::Observer), Host::Observer.mac(), VIP)?;
     say(screen, &introduction());
@@ -73,7 +75,7 @@ fn perform(
         prober: &prober,
         observer: &observer,
         interrupt,
-        lease: arguments.lease,
+        timing: arguments.timing(),
         pace: if arguments.is_tour() { Pace::Tour } else { Pace::Measured },
     };
     let owner = bench.settle()?;

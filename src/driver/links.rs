@@ -3,11 +3,17 @@
 //!
 //! Rule: a datagram has an effect only if its seal is good, its sender's life is believed and echoes ours, and its
 //! counter is new. The rest is counted.
+//!
+//! What each link carries is noted on the way, for people ([`super::ways`]).
 
 use super::sockets::Sockets;
+use super::third::Thirds;
+use super::ways::{Arrived, WayEvent, WayView, Ways};
 use super::{refused::Refusals, sockets};
 use crate::{
-    cluster::{Envelope, Identity, Incarnation, Member, Message, Secret, Sessions, Verdict},
+    cluster::{
+        Envelope, Identity, Incarnation, LinkSet, Member, Message, Secret, Sessions, SetTag, Sets, Third, Verdict,
+    },
     config::Config,
     limits::{DATAGRAM_BYTES_MAX, GREETINGS_PER_SECOND_MAX},
     time::{Duration, Instant},
@@ -15,7 +21,7 @@ use crate::{
 };
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{SocketAddr, UdpSocket},
 };
 
 /// What came in and counts.
@@ -23,15 +29,10 @@ use std::{
 pub enum Arrival {
     /// Messages for the engine, said at one instant.
     Messages(Identity, Vec<Message>),
+    /// A life that is believed has said something in another voter set. What counts all the same is told.
+    Apart(Identity, Vec<Message>),
     /// Somebody's worker is dead, and here is the proof.
     Notice(Secret),
-}
-
-/// What a link has carried, for `status`.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct LinkState {
-    /// When a datagram of the peer last came in on it.
-    pub heard_at: Option<Instant>,
 }
 
 /// The links of a node.
@@ -39,8 +40,7 @@ pub struct Links {
     sockets: Sockets,
     /// Where the peer is reached, link by link; socket i sends to address i.
     peer: Vec<SocketAddr>,
-    /// Where the witness is reached, and by which socket: the kernel picks the way.
-    witness: Vec<(usize, SocketAddr)>,
+    thirds: Thirds,
     me: Member,
     life: Incarnation,
     cluster: crate::trust::ClusterId,
@@ -49,9 +49,10 @@ pub struct Links {
     from_peer: Opener,
     from_witness: Opener,
     sessions: Sessions,
-    voters: u32,
-    links: Vec<LinkState>,
-    witness_heard_at: Option<Instant>,
+    voters: SetTag,
+    /// What the links to the peer carry.
+    peer_ways: Ways,
+    way_events: Vec<WayEvent>,
     greetings: (Instant, u32),
     refusals: Refusals,
     /// What was said to each member and is not sent yet.
@@ -63,7 +64,6 @@ pub struct Links {
 #[derive(Debug)]
 pub struct Bound {
     sockets: Vec<UdpSocket>,
-    witness: Vec<(usize, SocketAddr)>,
 }
 
 /// An address that cannot be had.
@@ -86,7 +86,7 @@ impl std::fmt::Display for BindError {
 
 impl std::error::Error for BindError {}
 
-/// Binds one socket per link, and one per family for the witness.
+/// Binds one socket per link.
 ///
 /// # Errors
 /// If an address cannot be had.
@@ -96,23 +96,7 @@ pub fn bind(config: &Config) -> Result<Bound, BindError> {
     for link in &config.my_node().links {
         all.push(bound(*link)?);
     }
-    let mut witness = Vec::new();
-    let mut families: [Option<usize>; 2] = [None; 2];
-    for address in config.tiebreak.addresses() {
-        let family = usize::from(address.is_ipv6());
-        let socket = match families[family] {
-            Some(socket) => socket,
-            None => {
-                let any: IpAddr =
-                    if address.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
-                all.push(bound(SocketAddr::new(any, 0))?);
-                families[family] = Some(all.len() - 1);
-                all.len() - 1
-            }
-        };
-        witness.push((socket, *address));
-    }
-    Ok(Bound { sockets: all, witness })
+    Ok(Bound { sockets: all })
 }
 
 impl Links {
@@ -122,11 +106,14 @@ impl Links {
     /// If the runtime cannot watch the sockets.
     pub fn new(bound: Bound, config: &Config, ring: &Keyring, life: Incarnation, now: Instant) -> io::Result<Self> {
         let witness_ring = ring.for_witness();
+        let mut sockets = Sockets::new(bound.sockets)?;
+        let wanted = if config.alone.is_none() { config.tiebreak.addresses() } else { &[] };
+        let thirds = Thirds::new(&mut sockets, wanted, (life, config.cluster.lease))?;
         let peer = if config.me == Member::First { Member::Second } else { Member::First };
         Ok(Self {
-            sockets: Sockets::new(bound.sockets)?,
+            sockets,
+            thirds,
             peer: config.peer_node().links.clone(),
-            witness: bound.witness,
             me: config.me,
             life,
             cluster: ring.id(),
@@ -135,9 +122,9 @@ impl Links {
             from_peer: Opener::new(ring, &[peer]),
             from_witness: Opener::new(&witness_ring, &[Member::Witness]),
             sessions: Sessions::new(life),
-            voters: 0,
-            links: vec![LinkState::default(); config.my_node().links.len()],
-            witness_heard_at: None,
+            voters: SetTag::default(),
+            peer_ways: Ways::new(peer, config.my_node().links.len(), config.cluster.lease),
+            way_events: Vec::new(),
             greetings: (now, 0),
             refusals: Refusals::new(now),
             unsent: Default::default(),
@@ -145,15 +132,60 @@ impl Links {
         })
     }
 
-    /// Generation of the voter set in force.
-    pub const fn set_voters(&mut self, voters: u32) {
-        self.voters = voters;
+    /// The voters in force. The way to another witness begins here.
+    pub fn set_voters(&mut self, sets: &Sets) {
+        let tag = sets.tag();
+        if tag == self.voters {
+            return;
+        }
+        self.voters = tag;
+        let addresses: &[SocketAddr] = match sets.in_force.as_ref().and_then(|set| set.members.third()) {
+            Some(Third::Witness { addresses, .. }) => addresses,
+            Some(Third::Etcd(_) | Third::Fence | Third::Gateway | Third::None) | None => &[],
+        };
+        if let Err(error) = self.thirds.turn(&mut self.sockets, addresses) {
+            tracing::error!(%error, "no socket could be had for the witness");
+        }
     }
 
-    /// What each link has carried.
+    /// Asks the witness that is wanted, and does not vote yet, whether it is there. Whether it is; `None` if the wanted
+    /// third voter is no witness.
+    pub fn probe_third(&mut self, now: Instant) -> Option<bool> {
+        if self.thirds.probe_is_due(now)
+            && let Some(far) = &self.thirds.wanted
+        {
+            let (echo, ways) = (far.sessions.believed(Member::Witness), far.ways.clone());
+            self.say_hello(echo, &ways);
+        }
+        self.thirds.is_ready(now)
+    }
+
+    fn say_hello(&mut self, echo: Option<Incarnation>, ways: &[(usize, SocketAddr)]) {
+        let messages = vec![Message::Hello];
+        let envelope = Envelope { echo, voters: self.voters, heard: LinkSet::default(), messages };
+        let Ok(payload) = postcard::to_stdvec(&envelope) else { return };
+        if self.to_witness.seal(Kind::Engine, &payload, &mut self.sealed).is_ok() {
+            for (by, address) in ways {
+                self.sockets.send(*by, *address, &self.sealed);
+            }
+        }
+    }
+
+    /// What each link carries.
     #[must_use]
-    pub fn states(&self) -> &[LinkState] {
-        &self.links
+    pub fn links(&self, now: Instant) -> Vec<WayView> {
+        self.peer_ways.views(now)
+    }
+
+    /// What comes from each address of the witness.
+    #[must_use]
+    pub fn witness_ways(&self, now: Instant) -> Vec<WayView> {
+        self.thirds.in_force.as_ref().map(|far| far.watch.views(now)).unwrap_or_default()
+    }
+
+    /// What has changed on the ways since the last call.
+    pub fn way_events(&mut self) -> Vec<WayEvent> {
+        std::mem::take(&mut self.way_events)
     }
 
     /// What was refused, and when to say so.
@@ -172,21 +204,27 @@ impl Links {
     }
 
     /// Sends what was said since the last time: one datagram for each member.
-    pub fn flush(&mut self) {
+    pub fn flush(&mut self, now: Instant) {
         for to in Member::ALL {
             let messages = std::mem::take(&mut self.unsent[to.index()]);
             if !messages.is_empty() {
-                self.send_to_life(to, self.sessions.believed(to), messages);
+                let sessions = match (to, &self.thirds.in_force) {
+                    (Member::Witness, Some(far)) => &far.sessions,
+                    (Member::Witness, None) => continue,
+                    (Member::First | Member::Second, _) => &self.sessions,
+                };
+                self.send_to_life(now, to, sessions.believed(to), messages);
             }
         }
     }
 
-    fn send_to_life(&mut self, to: Member, echo: Option<Incarnation>, messages: Vec<Message>) {
-        let mut envelope = Envelope { echo, voters: self.voters, messages };
+    fn send_to_life(&mut self, now: Instant, to: Member, echo: Option<Incarnation>, messages: Vec<Message>) {
+        let heard = if to == Member::Witness { LinkSet::default() } else { self.peer_ways.heard(now) };
+        let mut envelope = Envelope { echo, voters: self.voters, heard, messages };
         let Ok(payload) = postcard::to_stdvec(&envelope) else { return };
         if payload.len() > PAYLOAD_BYTES_MAX && envelope.messages.len() > 1 {
             for message in std::mem::take(&mut envelope.messages) {
-                self.send_to_life(to, echo, vec![message]);
+                self.send_to_life(now, to, echo, vec![message]);
             }
             return;
         }
@@ -196,7 +234,7 @@ impl Links {
             return;
         }
         if to == Member::Witness {
-            for (by, address) in &self.witness {
+            for (by, address) in self.thirds.in_force.iter().flat_map(|far| &far.ways) {
                 self.sockets.send(*by, *address, &self.sealed);
             }
         } else {
@@ -228,27 +266,78 @@ impl Links {
             return None;
         };
         let (sender, life, counter) = (opened.sender, opened.incarnation, opened.counter);
-        match self.links.get_mut(by) {
-            Some(link) if sender != Member::Witness => link.heard_at = Some(now),
-            Some(_) | None => self.witness_heard_at = Some(now),
+        if sender == Member::Witness {
+            return self.take_of_witness(now, by, from, (life, counter), envelope);
         }
-        match self.sessions.accept(sender, life, counter, envelope.echo) {
-            Verdict::Deliver { .. } if envelope.voters == self.voters => {
+        let verdict = self.sessions.accept(sender, life, counter, envelope.echo);
+        let believed = self.sessions.believed(sender) == Some(life);
+        let arrived = Arrived { at: now, by, life, counter, heard: Some(envelope.heard) };
+        let events = note_way(&mut self.peer_ways, arrived, believed, verdict);
+        self.way_events.extend(events);
+        self.deliver(now, from, (sender, life), verdict, envelope)
+    }
+
+    /// What a witness says counts if it is the one that votes. Of the one that is wanted we only ask whether it is there.
+    fn take_of_witness(
+        &mut self,
+        now: Instant,
+        by: usize,
+        from: SocketAddr,
+        (life, counter): (Incarnation, u64),
+        envelope: Envelope,
+    ) -> Option<Arrival> {
+        let Some((far, votes)) = self.thirds.by(by) else {
+            self.refusals.count("another witness", from);
+            return None;
+        };
+        far.heard_at = Some(now);
+        let verdict = far.sessions.accept(Member::Witness, life, counter, envelope.echo);
+        if !votes {
+            if verdict == Verdict::Greet {
+                let ways = far.ways.clone();
+                self.say_hello(Some(life), &ways);
+            }
+            return None;
+        }
+        let believed = far.sessions.believed(Member::Witness) == Some(life);
+        let events = match far.way_of(from) {
+            Some(by) => {
+                note_way(&mut far.watch, Arrived { at: now, by, life, counter, heard: None }, believed, verdict)
+            }
+            None => Vec::new(),
+        };
+        self.way_events.extend(events);
+        self.deliver(now, from, (Member::Witness, life), verdict, envelope)
+    }
+
+    fn deliver(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        (sender, life): (Member, Incarnation),
+        verdict: Verdict,
+        envelope: Envelope,
+    ) -> Option<Arrival> {
+        match verdict {
+            Verdict::Deliver { .. } if self.voters.counts(envelope.voters) => {
                 Some(Arrival::Messages(Identity { member: sender, incarnation: life, hash: None }, envelope.messages))
             }
             Verdict::Deliver { .. } => {
                 self.refusals.count("another voter set", from);
-                None
+                let stances = envelope.messages.into_iter().filter(Message::counts_between_sets);
+                Some(Arrival::Apart(Identity { member: sender, incarnation: life, hash: None }, stances.collect()))
             }
             Verdict::Greet => {
                 if self.may_greet(now) {
-                    self.send_to_life(sender, Some(life), vec![Message::Hello]);
+                    self.send_to_life(now, sender, Some(life), vec![Message::Hello]);
                 }
                 None
             }
             Verdict::Drop => {
-                // With several links the same datagram comes once by each: no news.
-                if self.links.len() == 1 || sender == Member::Witness {
+                // By several ways the same datagram comes once on each: no news.
+                let to_witness = self.thirds.in_force.as_ref().map_or(1, |far| far.ways.len());
+                let ways = if sender == Member::Witness { to_witness } else { self.peer.len() };
+                if ways == 1 {
                     self.refusals.count("replayed", from);
                 }
                 None
@@ -274,6 +363,14 @@ impl Links {
     pub const fn identity(&self) -> (Member, Incarnation) {
         (self.me, self.life)
     }
+}
+
+/// Notes what a datagram says about the ways. One of a life that has not proved itself counts only while nobody is heard
+/// who has: then it is the one hint at a way that carries in one direction alone. It may be recorded; nothing but `status`
+/// is misled.
+fn note_way(ways: &mut Ways, arrived: Arrived, believed: bool, verdict: Verdict) -> Vec<WayEvent> {
+    let counts = believed || (verdict == Verdict::Greet && !ways.is_heard(arrived.at));
+    if counts { ways.arrived(arrived) } else { Vec::new() }
 }
 
 impl std::fmt::Debug for Links {

@@ -8,6 +8,7 @@ use crate::{
     limits::DATAGRAM_BYTES_MAX,
     trust::{ClusterId, new_incarnation, new_secret, random},
 };
+use std::net::Ipv4Addr;
 use std::{path::Path, time::Duration};
 use tokio::time::timeout;
 
@@ -50,11 +51,11 @@ async fn one(links: &mut Links) -> (Vec<u8>, Option<Arrival>) {
 /// Greets until each believes the other.
 async fn acquainted(a: &mut Links, b: &mut Links) {
     a.send(Member::Second, Message::Hello);
-    a.flush();
+    a.flush(clock::now());
     assert!(one(b).await.1.is_none(), "nothing is believed before it has echoed our life");
     assert!(matches!(one(a).await.1, Some(Arrival::Messages(_, said)) if said == [Message::Hello]));
     a.send(Member::Second, Message::Hello);
-    a.flush();
+    a.flush(clock::now());
     assert!(matches!(one(b).await.1, Some(Arrival::Messages(_, said)) if said == [Message::Hello]));
 }
 
@@ -65,10 +66,10 @@ async fn a_message_counts_once_each_life_has_echoed_the_other() {
     let (mut a, mut b) = (links(&first, &ring()), links(&second, &ring()));
     acquainted(&mut a, &mut b).await;
     b.send(Member::First, offer());
-    b.flush();
+    b.flush(clock::now());
     let Some(Arrival::Messages(from, messages)) = one(&mut a).await.1 else { panic!("the message did not arrive") };
     assert_eq!((from.member, messages), (Member::Second, vec![offer()]));
-    assert!(a.states()[0].heard_at.is_some());
+    assert!(a.links(clock::now())[0].from.carried_at.is_some());
 }
 
 #[tokio::test]
@@ -78,7 +79,7 @@ async fn garbage_replays_and_foreign_clusters_are_counted_and_have_no_effect() {
     let (mut a, mut b) = (links(&first, &ring()), links(&second, &ring()));
     acquainted(&mut a, &mut b).await;
     b.send(Member::First, offer());
-    b.flush();
+    b.flush(clock::now());
     let (recorded, arrival) = one(&mut a).await;
     assert!(arrival.is_some());
 
@@ -135,16 +136,16 @@ async fn a_life_that_was_replaced_never_comes_back() {
     let mut old = links(&second, &ring());
     acquainted(&mut a, &mut old).await;
     old.send(Member::First, offer());
-    old.flush();
+    old.flush(clock::now());
     let (recorded, _) = one(&mut a).await;
     drop(old);
     let mut new = links(&second, &ring());
     new.send(Member::First, Message::Hello);
-    new.flush();
+    new.flush(clock::now());
     assert!(one(&mut a).await.1.is_none());
     assert!(one(&mut new).await.1.is_some());
     new.send(Member::First, offer());
-    new.flush();
+    new.flush(clock::now());
     assert!(one(&mut a).await.1.is_some());
     let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
     stranger.send_to(&recorded, first.my_node().links[0]).unwrap();

@@ -15,19 +15,22 @@
 mod links;
 mod refused;
 pub mod sockets;
+mod third;
+mod ways;
 pub mod witness;
 
 pub use links::{Bound, Links, bind};
 pub use refused::Refusals;
+pub use ways::{Carries, Change, Direction, DirectionView, WayEvent, WayView};
 
 use crate::{
     alarm::Alarm,
     clock,
     cluster::{
-        Action, Command, CommandId, CommandRefusal, Engine, Event, GroupName, Identity, Input, Intent, Intents, Member,
-        Memory, Message, Report, View,
+        Action, Claim, Command, CommandId, CommandRefusal, Engine, Event, GroupName, Identity, Incarnation, Input,
+        Intent, Intents, Member, Memory, Message, Report, Third, View,
     },
-    limits::{DATAGRAM_BURST_MAX, DATAGRAM_BYTES_MAX, DRAIN_POLL, DRIVER_QUEUE_MAX},
+    limits::{DATAGRAM_BURST_MAX, DATAGRAM_BYTES_MAX, DRAIN_POLL, DRIVER_QUEUE_MAX, THIRD_PROBE, THIRD_PROBE_FRESH},
     time::{Duration, Instant},
 };
 use links::Arrival;
@@ -54,8 +57,10 @@ pub enum Told {
 pub struct Seen {
     /// What the engine knows.
     pub view: View,
-    /// When each link last carried something of the peer.
-    pub links: Vec<Option<Instant>>,
+    /// What each link to the peer carries.
+    pub links: Vec<WayView>,
+    /// What comes from each address of the witness.
+    pub witness_ways: Vec<WayView>,
     /// Datagrams that had no effect, by reason.
     pub refused: BTreeMap<&'static str, u64>,
 }
@@ -65,6 +70,10 @@ pub struct Seen {
 pub enum Note {
     /// Something happened.
     Event(Event),
+    /// Another machine claims an address that this node holds.
+    Claimed(Claim),
+    /// A way to another member carries nothing any more, or does again.
+    Way(WayEvent),
     /// Everything is let go of: the process may end.
     Stopped,
 }
@@ -90,13 +99,23 @@ pub struct Hands {
     pub note: Box<dyn FnMut(Note) + Send>,
     /// Called about once an interval: the loop lives.
     pub beat: Box<dyn FnMut(Instant) + Send>,
-    /// Who speaks for the third voter on this machine: is told what is said to it, and answers by the queue. `None` if it
-    /// is a witness, reached by the links.
-    pub third: Option<Box<dyn FnMut(Message) + Send>>,
-    /// Told what the peer says, before the engine is. `None` if nobody but the engine need know.
-    pub overhear: Option<Overhear>,
+    /// Who speaks on this machine for third voters that are no witness, reached by the links: the one that is wanted, and
+    /// the one that is in force until then.
+    pub thirds: Vec<LocalThird>,
+    /// Told what the peer says, before the engine is.
+    pub overhear: Vec<Overhear>,
     /// Groups without addresses: nobody keeps them, so they are gone as soon as they are let go of.
     pub bare: BTreeSet<GroupName>,
+}
+
+/// Who speaks for a third voter on this machine.
+pub struct LocalThird {
+    /// For which.
+    pub of: Third,
+    /// Under which life it answers, by the queue.
+    pub life: Incarnation,
+    /// Is told what is said to it.
+    pub say: Box<dyn FnMut(Message) + Send>,
 }
 
 /// How a group's listeners treat their connections.
@@ -171,6 +190,11 @@ struct Driver {
     draining: BTreeSet<GroupName>,
     answers: BTreeMap<CommandId, oneshot::Sender<Result<(), CommandRefusal>>>,
     next_command: CommandId,
+    /// Whether the wanted third voter answers, as the engine was told.
+    ready: bool,
+    /// When the wanted third voter last answered, if it is on this machine and not in force.
+    local_heard_at: Option<Instant>,
+    next_probe: Instant,
 }
 
 /// Starts the cluster thread. `make` builds engine and links on it.
@@ -200,6 +224,9 @@ where
                 draining: BTreeSet::new(),
                 answers: BTreeMap::new(),
                 next_command: 1,
+                ready: false,
+                local_heard_at: None,
+                next_probe: Instant::ZERO,
             };
             driver.run(queue).await
         })
@@ -242,6 +269,7 @@ impl Driver {
             self.feed(Input::Drained(group));
         }
         let now = clock::now();
+        self.probe_third(now);
         self.links.refusals().say(now);
         (self.hands.beat)(now);
     }
@@ -259,15 +287,22 @@ impl Driver {
             match self.links.take(now, by, from, buffer.get(..length).unwrap_or_default()) {
                 Some(Arrival::Messages(from, messages)) => {
                     for message in messages {
-                        if let Some(overhear) = self.hands.overhear.as_mut().filter(|_| from.member != Member::Witness)
-                        {
-                            overhear(now, from, &message);
-                        }
+                        self.overhear(now, from, &message);
+                        self.feed(Input::Message { from, message });
+                    }
+                }
+                Some(Arrival::Apart(from, stances)) => {
+                    self.feed(Input::Apart(from));
+                    for message in stances {
+                        self.overhear(now, from, &message);
                         self.feed(Input::Message { from, message });
                     }
                 }
                 Some(Arrival::Notice(secret)) => self.feed(Input::Notice(secret)),
                 None => {}
+            }
+            for event in self.links.way_events() {
+                (self.hands.note)(Note::Way(event));
             }
             if clock::now() >= self.engine.next_deadline() {
                 return;
@@ -276,8 +311,47 @@ impl Driver {
         }
     }
 
+    fn overhear(&mut self, now: Instant, from: Identity, message: &Message) {
+        if from.member != Member::Witness {
+            self.hands.overhear.iter_mut().for_each(|overhear| overhear(now, from, message));
+        }
+    }
+
+    /// What a third voter on this machine says counts while it is the one in force; else it is a sign of life.
+    fn take_local(&mut self, from: Identity, message: Message) {
+        let Some(local) = self.hands.thirds.iter().find(|local| local.life == from.incarnation) else { return };
+        if self.engine.third() == Some(&local.of) {
+            self.feed(Input::Message { from, message });
+        } else if self.engine.wanted_third() == Some(&local.of) {
+            self.local_heard_at = Some(clock::now());
+        }
+    }
+
+    /// Tells the engine whether the third voter that the configuration wants answers.
+    fn probe_third(&mut self, now: Instant) {
+        let in_force = self.engine.third() == self.engine.wanted_third();
+        let witness = self.links.probe_third(now);
+        if witness.is_none() && !in_force && now >= self.next_probe {
+            self.next_probe = now + THIRD_PROBE;
+            let question = self.engine.empty_heartbeat();
+            let wanted = self.hands.thirds.iter_mut().find(|local| self.engine.wanted_third() == Some(&local.of));
+            if let Some(local) = wanted {
+                (local.say)(question);
+            }
+        }
+        let answers = || self.local_heard_at.is_some_and(|at| now.since(at) < THIRD_PROBE_FRESH);
+        let ready = witness.unwrap_or_else(answers);
+        if self.ready != ready {
+            self.ready = ready;
+            self.feed(Input::ThirdReady(ready));
+        }
+    }
+
     fn take(&mut self, told: Told) {
         match told {
+            Told::Input(Input::Message { from, message }) if from.member == Member::Witness => {
+                self.take_local(from, message);
+            }
             Told::Input(input) => self.feed(input),
             Told::Command(command, answer) => {
                 let id = self.next_command;
@@ -286,9 +360,11 @@ impl Driver {
                 self.feed(Input::Command(id, command));
             }
             Told::View(answer) => {
+                let now = clock::now();
                 let seen = Seen {
                     view: self.engine.view(),
-                    links: self.links.states().iter().map(|l| l.heard_at).collect(),
+                    links: self.links.links(now),
+                    witness_ways: self.links.witness_ways(now),
                     refused: self.links.refusals().totals().clone(),
                 };
                 // Who asked may have gone away.
@@ -301,12 +377,13 @@ impl Driver {
     fn feed(&mut self, input: Input) {
         let mut next = Some(input);
         while let Some(input) = next.take() {
-            let actions = self.engine.handle(clock::now(), input);
+            let now = clock::now();
+            let actions = self.engine.handle(now, input);
             for action in actions {
                 self.carry_out(action);
             }
-            self.links.flush();
-            self.links.set_voters(self.engine.voter().voters());
+            self.links.flush(now);
+            self.links.set_voters(self.engine.voter().sets());
             next = self.spread_intents().map(|gone| Input::Report(Report::Gone(gone)));
         }
     }
@@ -358,10 +435,13 @@ impl Driver {
 
     fn carry_out(&mut self, action: Action) {
         match action {
-            Action::Send(to, message) => match &mut self.hands.third {
-                Some(third) if to == Member::Witness => third(message),
-                Some(_) | None => self.links.send(to, message),
-            },
+            Action::Send(to, message) => {
+                let third = self.engine.third().filter(|_| to == Member::Witness);
+                match self.hands.thirds.iter_mut().find(|local| third == Some(&local.of)) {
+                    Some(local) => (local.say)(message),
+                    None => self.links.send(to, message),
+                }
+            }
             Action::Persist(id, memory) => {
                 if let Err(why) = (self.hands.persist)(id, memory) {
                     tracing::error!(why, "a vote could not be handed to the disk");

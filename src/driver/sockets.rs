@@ -1,4 +1,11 @@
 //! UDP sockets of the links: bound to addresses that may come later, marked as network control.
+//!
+//! They are bound to an address and to no interface (`SO_BINDTODEVICE`). An address may come later, on an interface that
+//! is not there yet, and may move to another (a bond, a bridge); a socket bound to an interface that is made anew is
+//! deaf until it is bound again. A link may also lead through routers. The price: where the machine routes between the
+//! networks of two links, the loss of one interface may be bridged by the other, and the link is told to carry. So it
+//! does, and nothing about ownership rests on which way a datagram came; but a link that is to be redundant needs a
+//! network of its own.
 
 use crate::limits::DATAGRAM_BYTES_MAX;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -17,7 +24,8 @@ const DSCP_CS6: u32 = 48 << 2;
 /// time that something sent has left.
 #[derive(Debug)]
 pub struct Sockets {
-    sockets: Vec<AsyncFd<UdpSocket>>,
+    /// A place stays empty when its socket is not needed any more: others keep their numbers.
+    sockets: Vec<Option<AsyncFd<UdpSocket>>>,
     first: usize,
 }
 
@@ -47,11 +55,29 @@ impl Sockets {
     /// # Errors
     /// If the runtime cannot watch them.
     pub fn new(sockets: Vec<UdpSocket>) -> io::Result<Self> {
-        #[expect(unsafe_code, reason = "the runtime asks for a promise about the descriptor")]
-        // SAFETY: the socket owns its descriptor, always gives the same one, and is owned by what is made here.
-        let watched = |socket| unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
-        let sockets = sockets.into_iter().map(watched).collect::<Result<_, _>>()?;
+        let sockets = sockets.into_iter().map(|socket| watched(socket).map(Some)).collect::<Result<_, _>>()?;
         Ok(Self { sockets, first: 0 })
+    }
+
+    /// Takes one more; its number.
+    ///
+    /// # Errors
+    /// If the runtime cannot watch it.
+    pub fn add(&mut self, socket: UdpSocket) -> io::Result<usize> {
+        let socket = Some(watched(socket)?);
+        if let Some(at) = self.sockets.iter().position(Option::is_none) {
+            self.sockets[at] = socket;
+            return Ok(at);
+        }
+        self.sockets.push(socket);
+        Ok(self.sockets.len() - 1)
+    }
+
+    /// Closes one. What waits on it is lost.
+    pub fn remove(&mut self, at: usize) {
+        if let Some(socket) = self.sockets.get_mut(at) {
+            *socket = None;
+        }
     }
 
     /// Waits for a datagram on any of them; which one, from where, and how long. Longer ones are cut and will not open.
@@ -60,7 +86,8 @@ impl Sockets {
         poll_fn(|context| {
             for step in 0..count {
                 let at = (self.first + step) % count;
-                if let Poll::Ready((length, from)) = Self::poll_one(&self.sockets[at], context, buffer) {
+                let Some(socket) = &self.sockets[at] else { continue };
+                if let Poll::Ready((length, from)) = Self::poll_one(socket, context, buffer) {
                     self.first = at + 1;
                     return Poll::Ready((at, from, length));
                 }
@@ -86,6 +113,14 @@ impl Sockets {
 
     /// Hands a datagram to the kernel. What cannot go out is lost, as any datagram may be; whether it went.
     pub fn send(&self, by: usize, to: SocketAddr, datagram: &[u8]) -> bool {
-        self.sockets.get(by).is_some_and(|socket| socket.get_ref().send_to(datagram, to).is_ok())
+        let socket = self.sockets.get(by).and_then(Option::as_ref);
+        socket.is_some_and(|socket| socket.get_ref().send_to(datagram, to).is_ok())
     }
+}
+
+fn watched(socket: UdpSocket) -> io::Result<AsyncFd<UdpSocket>> {
+    #[expect(unsafe_code, reason = "the runtime asks for a promise about the descriptor")]
+    // SAFETY: the socket owns its descriptor, always gives the same one, and is owned by what is made here.
+    let watched = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
+    Ok(watched?)
 }

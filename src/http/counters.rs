@@ -24,6 +24,12 @@ pub struct Counters {
     pub(crate) tunnels_closed: AtomicU64,
     pub(crate) upstream_errors: AtomicU64,
     pub(crate) upstream_retries: AtomicU64,
+    pub(crate) handshakes: AtomicU64,
+    pub(crate) handshakes_resumed: AtomicU64,
+    pub(crate) handshakes_failed: AtomicU64,
+    pub(crate) handshakes_refused: AtomicU64,
+    pub(crate) proxy_headers_refused: AtomicU64,
+    pub(crate) floods: AtomicU64,
 }
 
 /// A sum over threads.
@@ -53,6 +59,24 @@ pub struct Totals {
     pub upstream_errors: u64,
     /// Requests tried again on another connection or server.
     pub upstream_retries: u64,
+    /// Handshakes of TLS that were completed,
+    #[serde(default)]
+    pub handshakes: u64,
+    /// of these, sessions that were taken up again,
+    #[serde(default)]
+    pub handshakes_resumed: u64,
+    /// and besides, handshakes that failed or took too long.
+    #[serde(default)]
+    pub handshakes_failed: u64,
+    /// Connections closed at once because too many were in their handshake.
+    #[serde(default)]
+    pub handshakes_refused: u64,
+    /// Connections closed because the PROXY header was missing, wrong or late, or came from a stranger.
+    #[serde(default)]
+    pub proxy_headers_refused: u64,
+    /// HTTP/2 connections cut off because of a flood of frames that carry nothing.
+    #[serde(default)]
+    pub floods: u64,
 }
 
 /// Adds one.
@@ -85,6 +109,12 @@ impl Counters {
             tunnels: get(&self.tunnels).saturating_sub(tunnels_closed),
             upstream_errors: get(&self.upstream_errors),
             upstream_retries: get(&self.upstream_retries),
+            handshakes: get(&self.handshakes),
+            handshakes_resumed: get(&self.handshakes_resumed),
+            handshakes_failed: get(&self.handshakes_failed),
+            handshakes_refused: get(&self.handshakes_refused),
+            proxy_headers_refused: get(&self.proxy_headers_refused),
+            floods: get(&self.floods),
         }
     }
 }
@@ -105,5 +135,11 @@ impl AddAssign for Totals {
         self.tunnels += other.tunnels;
         self.upstream_errors += other.upstream_errors;
         self.upstream_retries += other.upstream_retries;
+        self.handshakes += other.handshakes;
+        self.handshakes_resumed += other.handshakes_resumed;
+        self.handshakes_failed += other.handshakes_failed;
+        self.handshakes_refused += other.handshakes_refused;
+        self.proxy_headers_refused += other.proxy_headers_refused;
+        self.floods += other.floods;
     }
 }

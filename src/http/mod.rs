@@ -11,8 +11,10 @@
 
 mod body;
 mod counters;
+pub(crate) mod flood;
 mod listen;
 mod parcel;
+pub(crate) mod proxy_header;
 mod respond;
 mod scope;
 mod serve;
@@ -22,7 +24,7 @@ pub use body::{Body, BoxStream};
 pub use counters::{Counters, Totals};
 pub use listen::{BindError, bind, check_free, raise_open_files};
 pub use respond::{closing, page, redirect};
-pub use scope::{Connection, Drain, Patience, Scope};
+pub use scope::{Connection, Drain, Patience, Scope, Secure};
 pub use serve::{Handler, LocalExecutor, serve};
-pub use stream::{Stream, Transport};
+pub use stream::{Agreed, Stream, Transport};
 pub(crate) use {counters::count, listen::keep_alive, parcel::Parcel};

@@ -9,7 +9,8 @@ use super::{
     counters::{Counters, count},
     parcel::Parcel,
 };
-use crate::limits::{HEAD_TIMEOUT, WRITE_STALL_MAX};
+use crate::limits::{HEAD_TIMEOUT, TLS_HANDSHAKE_MAX, WRITE_STALL_MAX};
+use http::HeaderValue;
 use std::{
     collections::VecDeque,
     net::SocketAddr,
@@ -119,19 +120,25 @@ pub struct Patience {
     pub head: Duration,
     /// To take any byte of a response.
     pub write: Duration,
+    /// For the handshake of TLS.
+    pub handshake: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { head: HEAD_TIMEOUT, write: WRITE_STALL_MAX }
+        Self { head: HEAD_TIMEOUT, write: WRITE_STALL_MAX, handshake: TLS_HANDSHAKE_MAX }
     }
 }
 
 /// One client connection, as shared by its stream, its requests and its task.
 #[derive(Debug)]
 pub struct Connection {
-    /// The client's address; none on a Unix socket.
+    /// The client's address, or what a trusted proxy in front says that it is; none on a Unix socket.
     pub peer: Option<SocketAddr>,
+    /// The address that the client connected to, by the same word.
+    pub local: Option<SocketAddr>,
+    /// By TLS.
+    pub secure: Option<Secure>,
     pub(crate) scope: Arc<Scope>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) patience: Patience,
@@ -158,6 +165,13 @@ pub struct Connection {
     pub(crate) first_in_drain: Notify,
 }
 
+/// What TLS tells of a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Secure {
+    /// The subject of the certificate that it has shown and proved.
+    pub subject: Option<HeaderValue>,
+}
+
 impl Connection {
     /// A connection that was just accepted.
     #[must_use]
@@ -166,6 +180,8 @@ impl Connection {
         let turn = scope.enter();
         Arc::new(Self {
             peer,
+            local: None,
+            secure: None,
             scope,
             counters,
             patience,

@@ -6,11 +6,12 @@
 use super::{
     Body, respond,
     scope::{Connection, Drain},
-    stream::{Prefix, Stream, Transport},
+    stream::{Agreed, Prefix, Stream, Transport},
 };
 use crate::limits::{
-    FIRST_BYTE_GRACE, H2_HEADER_LIST_BYTES_MAX, H2_IDLE_MAX, H2_PING_INTERVAL, H2_PING_TIMEOUT, H2_STREAMS_MAX,
-    HEAD_BYTES_MAX, HTTP1_BUFFER_BYTES,
+    FIRST_BYTE_GRACE, H2_CONNECTION_WINDOW_BYTES, H2_ERROR_RESETS_MAX, H2_HEADER_LIST_BYTES_MAX, H2_IDLE_MAX,
+    H2_PENDING_RESETS_MAX, H2_PING_INTERVAL, H2_PING_TIMEOUT, H2_SEND_BYTES_MAX, H2_STREAM_WINDOW_BYTES,
+    H2_STREAMS_MAX, HEAD_BYTES_MAX, HTTP1_BUFFER_BYTES,
 };
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::{
@@ -89,7 +90,13 @@ async fn first_bytes<S: Transport>(stream: &mut S, connection: &Arc<Connection>)
         timeout(patience, read_more(stream, &mut prefix)).await.ok()??;
     }
     let protocol = if prefix.starts_with(PREFACE) { Protocol::Http2 } else { Protocol::Http1 };
-    Some((prefix, protocol))
+    // Whoever agreed on one protocol and speaks another means somebody else (RFC 7301 §5.1).
+    match (stream.agreed(), &protocol) {
+        (None, _) | (Some(Agreed::Http1), Protocol::Http1) | (Some(Agreed::Http2), Protocol::Http2) => {
+            Some((prefix, protocol))
+        }
+        (Some(Agreed::Http1 | Agreed::Http2), Protocol::Http1 | Protocol::Http2) => None,
+    }
 }
 
 /// Reads what is missing in the prefix, or less. None: the client is gone.
@@ -136,6 +143,11 @@ async fn serve_http2<S: Transport, H: Handler>(io: TokioIo<Stream<S>>, connectio
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(H2_STREAMS_MAX)
+        .max_pending_accept_reset_streams(H2_PENDING_RESETS_MAX)
+        .max_local_error_reset_streams(H2_ERROR_RESETS_MAX)
+        .initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(H2_SEND_BYTES_MAX)
         .max_header_list_size(H2_HEADER_LIST_BYTES_MAX)
         .keep_alive_interval(H2_PING_INTERVAL)
         .keep_alive_timeout(H2_PING_TIMEOUT);

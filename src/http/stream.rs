@@ -4,8 +4,13 @@
 //! response (RFC 9112 §9.6: else unread bytes of the request turn into a reset that destroys the response), and resets
 //! a connection whose response could not be sent whole.
 
-use super::{parcel, scope::Connection};
-use crate::limits::LINGER_MAX;
+use super::{
+    counters::count,
+    flood::{Account, Flood},
+    parcel,
+    scope::Connection,
+};
+use crate::limits::{H2_LINGER_BYTES_MAX, LINGER_MAX};
 use arrayvec::ArrayVec;
 use rustix::{
     fs::sendfile,
@@ -25,12 +30,14 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
-    time::{Sleep, sleep},
+    time::{Instant, Sleep, sleep},
 };
+use tokio_rustls::server::TlsStream;
 
 /// What carries a connection.
 pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// Whether [`Transport::poll_send_file`] and [`Transport::poll_send_more`] can be used.
+    /// Whether [`Transport::poll_send_file`] and [`Transport::poll_send_more`] can be used. Never where bytes are looked at
+    /// before they are sent, as TLS does: it would seal what only stands for a file.
     const SENDS_FILES: bool = false;
 
     /// Makes the close that follows a reset.
@@ -51,6 +58,20 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     fn poll_send_more(&self, _cx: &mut Context<'_>, _bytes: &[u8]) -> Poll<io::Result<usize>> {
         Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
     }
+
+    /// What client and server have agreed to speak before the first byte of it (ALPN, RFC 7301).
+    fn agreed(&self) -> Option<Agreed> {
+        None
+    }
+}
+
+/// What client and server have agreed to speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Agreed {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
 }
 
 impl Transport for TcpStream {
@@ -107,6 +128,20 @@ impl Transport for UnixStream {
     fn reset_on_close(&self) {}
 }
 
+impl Transport for TlsStream<TcpStream> {
+    fn reset_on_close(&self) {
+        self.get_ref().0.reset_on_close();
+    }
+
+    fn agreed(&self) -> Option<Agreed> {
+        match self.get_ref().1.alpn_protocol() {
+            Some(b"h2") => Some(Agreed::Http2),
+            Some(_) => Some(Agreed::Http1),
+            None => None,
+        }
+    }
+}
+
 /// Bytes already read to see which protocol is spoken.
 pub(super) type Prefix = ArrayVec<u8, 4>;
 
@@ -117,12 +152,27 @@ pub struct Stream<S: Transport> {
     connection: Arc<Connection>,
     stall: Option<Pin<Box<Sleep>>>,
     linger: Option<Pin<Box<Sleep>>>,
+    /// Bytes that were read and thrown away since.
+    lingered: usize,
+    /// HTTP/2 only.
+    account: Option<Box<Account>>,
 }
 
 impl<S: Transport> Stream<S> {
     pub(super) fn new(inner: S, prefix: Prefix, connection: Arc<Connection>) -> Self {
         connection.received(prefix.len() as u64);
-        Self { inner, prefix, connection, stall: None, linger: None }
+        let account = (!connection.is_http1()).then(|| Box::new(Account::new(Instant::now())));
+        Self { inner, prefix, connection, stall: None, linger: None, lingered: 0, account }
+    }
+
+    /// Ends a connection of HTTP/2 on which nothing but frames without content come.
+    fn watch_frames(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(account) = &mut self.account else { return Ok(()) };
+        account.received(bytes, Instant::now).map_err(|Flood| {
+            count(&self.connection.counters.floods);
+            tracing::debug!(peer = ?self.connection.peer, "a flood of HTTP/2 frames: connection cut off");
+            io::Error::new(io::ErrorKind::InvalidData, "a flood of frames that carry nothing")
+        })
     }
 
     /// Sends from the part of a file whose turn it is, of which hyper has `wanted` bytes in its queue.
@@ -158,6 +208,9 @@ impl<S: Transport> Stream<S> {
                 self.stall = None;
                 if let Ok(bytes) = written {
                     self.connection.counters.bytes_out.fetch_add(bytes as u64, Relaxed);
+                    if let Some(account) = &mut self.account {
+                        account.sent(bytes);
+                    }
                 }
                 Poll::Ready(written)
             }
@@ -183,7 +236,8 @@ impl<S: Transport> AsyncRead for Stream<S> {
             let length = self.prefix.len().min(buffer.remaining());
             buffer.put_slice(&self.prefix[..length]);
             self.prefix.drain(..length);
-            return Poll::Ready(Ok(()));
+            let start = buffer.filled().len() - length;
+            return Poll::Ready(self.watch_frames(&buffer.filled()[start..]));
         }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(cx, buffer))?;
@@ -191,7 +245,7 @@ impl<S: Transport> AsyncRead for Stream<S> {
         if length > 0 {
             self.connection.received(length as u64);
         }
-        Poll::Ready(Ok(()))
+        Poll::Ready(self.watch_frames(&buffer.filled()[before..]))
     }
 }
 
@@ -246,7 +300,9 @@ impl<S: Transport> AsyncWrite for Stream<S> {
         loop {
             let mut buffer = ReadBuf::new(&mut scratch);
             let read = ready!(Pin::new(&mut this.inner).poll_read(cx, &mut buffer));
-            if read.is_err() || buffer.filled().is_empty() {
+            this.lingered += buffer.filled().len();
+            let flood = this.account.is_some() && this.lingered > H2_LINGER_BYTES_MAX;
+            if read.is_err() || buffer.filled().is_empty() || flood {
                 return Poll::Ready(Ok(()));
             }
         }

@@ -18,7 +18,7 @@
 
 use super::{Error, folder};
 use crate::{
-    cluster::{GroupName, Incarnation, Member, Term},
+    cluster::{GroupName, Incarnation, Member, Sets, Term},
     limits::{MEMORIES_MAX, PROMISE_COPIES, PROMISE_SLOT_BYTES},
 };
 use serde::{Deserialize, Serialize};
@@ -38,7 +38,7 @@ const FILE_BYTES: u64 = 2 * PROMISE_COPIES * PROMISE_SLOT_BYTES as u64;
 /// First bytes of a slot.
 const MAGIC: [u8; 8] = *b"hawserPF";
 /// Layout of what follows.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// Magic, format, sequence, length, checksum.
 const HEADER: usize = 8 + 4 + 8 + 4 + 4;
 
@@ -55,8 +55,8 @@ pub struct Record {
 /// What a voter must remember.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Election {
-    /// Generation of the voter set in force.
-    pub generation: u32,
+    /// Who votes.
+    pub sets: Sets,
     /// The longest hold that was ever promised; written before a longer one is given.
     pub hold_given: Duration,
     /// Terms and votes, one entry per group; `limits::MEMORIES_MAX` at most.
@@ -312,7 +312,17 @@ fn checksum(header: &[u8], payload: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::Name;
+    use crate::cluster::{Members, Name, Third, VoterSet};
+
+    /// As long as they get.
+    fn sets() -> Sets {
+        let name = Name::new(&"w".repeat(crate::limits::NAME_BYTES_MAX)).unwrap();
+        let addresses =
+            vec!["[2001:db8:1111:2222:3333:4444:5555:6666]:65535".parse().unwrap(); crate::limits::LINKS_MAX];
+        let in_force =
+            VoterSet { generation: u32::MAX - 1, members: Members::Trio(Third::Witness { name, addresses }) };
+        Sets { next: Some(in_force.followed_by(Members::Pair)), in_force: Some(in_force) }
+    }
 
     fn record(commit: u64) -> Record {
         let memory = GroupMemory {
@@ -322,7 +332,7 @@ mod tests {
             voted_for: Some(Member::Second),
         };
         let election = Election {
-            generation: 3,
+            sets: sets(),
             hold_given: Duration::from_millis(550),
             groups: vec![memory],
             incarnation: Some(Incarnation(u128::MAX - 5)),
@@ -464,7 +474,7 @@ mod tests {
             voted_for: Some(Member::Witness),
         };
         let mut election = Election {
-            generation: u32::MAX,
+            sets: sets(),
             hold_given: Duration::MAX,
             groups: vec![memory.clone(); MEMORIES_MAX],
             incarnation: Some(Incarnation(u128::MAX)),

@@ -5,6 +5,7 @@ use crate::{
     alarm::Alarm,
     clock,
     limits::{RESETS_FIRST_MAX, SUPERVISOR_FRAME_BYTES_MAX},
+    time::Instant,
     vip::{
         SupervisorLink,
         netlink::Routing,
@@ -64,6 +65,8 @@ struct Shell {
     args: Vec<OsString>,
     worker: Option<Worker>,
     hello: Option<Hello>,
+    /// When the worker was started, or last said something.
+    heard_at: Instant,
     signals: SignalDelivery<UnixStream, SignalOnly>,
     alarm: Alarm,
     routing: Routing,
@@ -89,6 +92,7 @@ impl Shell {
             args,
             worker: None,
             hello: None,
+            heard_at: Instant::ZERO,
             signals: SignalDelivery::with_pipe(read, write, SignalOnly, wanted)?,
             alarm: Alarm::new()?,
             routing: Routing::new()?,
@@ -149,7 +153,12 @@ impl Shell {
                     return Some(Input::WorkerDied(Ending::Exited(EXIT_OS)));
                 }
             },
-            Action::KillWorker => self.signal_worker(Signal::KILL),
+            Action::KillWorker => {
+                // An owner says something with each renewal: this is for how long it did not run, if it froze.
+                let not_heard_ms = u64::try_from(clock::now().since(self.heard_at).as_millis()).unwrap_or(u64::MAX);
+                self.signal_worker(Signal::KILL);
+                tracing::warn!(not_heard_ms, "worker killed");
+            }
             Action::Forward(number) => {
                 if let Some(signal) = Signal::from_named_raw(number) {
                     self.signal_worker(signal);
@@ -180,6 +189,7 @@ impl Shell {
         let pid = Pid::from_child(&child);
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
         self.hello = None;
+        self.heard_at = clock::now();
         Ok(Worker { pid, pidfd, link: Some(ours) })
     }
 
@@ -249,6 +259,7 @@ impl Shell {
             let Some(link) = self.worker.as_ref().and_then(|worker| worker.link.as_ref()) else { return };
             match hear(link.as_fd(), &mut self.buffer) {
                 Heard::Word(word) => {
+                    self.heard_at = clock::now();
                     if let Word::Hello(hello) = &word {
                         self.hello = Some(hello.clone());
                     }

@@ -72,10 +72,8 @@ impl Identity {
         let (ca_path, cert_path, key_path) = (dir.join(CA_CERT), dir.join(NODE_CERT), dir.join(NODE_KEY));
         let chain = certificates(&cert_path)?;
         let facts = leaf_facts(&cert_path, &chain)?;
-        let key_text = read(&key_path, Readers::Owner)?;
-        let key = PrivateKeyDer::from_pem_slice(key_text.as_bytes())
-            .map_err(|e| bad(&key_path, format!("holds no private key in PEM: {e}")))?;
-        fits(&chain, &key, &key_path)?;
+        let key = private_key(&key_path)?;
+        fits((&cert_path, &chain), (&key_path, &key), "copy both files of the same folder again")?;
         let roots = roots(&ca_path)?;
         issued_by(&roots, &chain, &facts)
             .map_err(|e| bad(&cert_path, format!("was not issued by {}: {e}", ca_path.display())))?;
@@ -125,14 +123,21 @@ pub fn facts_of(certificate: &CertificateDer<'_>) -> Result<Facts, String> {
     let (Some(name), None) = (dns.next(), dns.next()) else {
         return Err("must hold exactly one DNS name: the node's".to_owned());
     };
+    let (not_before, not_after) = times(&parsed);
+    Ok(Facts { name: Name::new(name).map_err(|e| e.to_string())?, not_before, not_after })
+}
+
+/// From when until when a certificate holds, whosever it is.
+pub(super) fn validity(certificate: &CertificateDer<'_>) -> Result<(SystemTime, SystemTime), String> {
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|e| format!("is not a certificate: {e}"))?;
+    Ok(times(&parsed))
+}
+
+fn times(certificate: &X509Certificate<'_>) -> (SystemTime, SystemTime) {
     let time = |at: x509_parser::time::ASN1Time| {
         UNIX_EPOCH + Duration::from_secs(u64::try_from(at.timestamp()).unwrap_or_default())
     };
-    Ok(Facts {
-        name: Name::new(name).map_err(|e| e.to_string())?,
-        not_before: time(parsed.validity().not_before),
-        not_after: time(parsed.validity().not_after),
-    })
+    (time(certificate.validity().not_before), time(certificate.validity().not_after))
 }
 
 fn leaf_facts(path: &Path, chain: &[CertificateDer<'_>]) -> Result<Facts, TrustError> {
@@ -140,14 +145,14 @@ fn leaf_facts(path: &Path, chain: &[CertificateDer<'_>]) -> Result<Facts, TrustE
     facts_of(leaf).map_err(|what| bad(path, what))
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {
     let text = read(path, Readers::All)?;
     CertificateDer::pem_slice_iter(text.as_bytes())
         .collect::<Result<_, _>>()
         .map_err(|e| bad(path, format!("holds no certificate in PEM: {e}")))
 }
 
-fn roots(path: &Path) -> Result<RootCertStore, TrustError> {
+pub(super) fn roots(path: &Path) -> Result<RootCertStore, TrustError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {
         roots.add(certificate).map_err(|e| bad(path, format!("is not a CA's certificate: {e}")))?;
@@ -155,14 +160,25 @@ fn roots(path: &Path) -> Result<RootCertStore, TrustError> {
     if roots.is_empty() { Err(bad(path, "holds no certificate in PEM")) } else { Ok(roots) }
 }
 
-fn fits(chain: &[CertificateDer<'static>], key: &PrivateKeyDer<'static>, path: &Path) -> Result<(), TrustError> {
+pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TrustError> {
+    let text = read(path, Readers::Owner)?;
+    PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|e| bad(path, format!("holds no private key in PEM: {e}")))
+}
+
+/// Whether a key belongs to the certificate that its holder shows; `advice` is for one that does not.
+pub(super) fn fits(
+    (cert, chain): (&Path, &[CertificateDer<'static>]),
+    (path, key): (&Path, &PrivateKeyDer<'static>),
+    advice: &str,
+) -> Result<(), TrustError> {
     let signer = tls::provider()
         .key_provider
         .load_private_key(key.clone_key())
         .map_err(|e| bad(path, format!("holds a key that cannot be used: {e}")))?;
+    let cert = cert.file_name().unwrap_or(cert.as_os_str()).display();
     rustls::sign::CertifiedKey::new(chain.to_vec(), signer)
         .keys_match()
-        .map_err(|_| bad(path, format!("does not belong to {NODE_CERT}: copy both files of the same folder again")))
+        .map_err(|_| bad(path, format!("does not belong to {cert}: {advice}")))
 }
 
 /// The chain, as of a moment at which the certificate holds: expiry is not judged here.

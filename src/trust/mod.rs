@@ -10,6 +10,9 @@
 //! | [`pki`]      | makes a cluster's CA, certificates and secrets (`hawser init`)      |
 //! | [`identity`] | loads what a node is from its folder                                |
 //! | [`tls`]      | mutual TLS 1.3 between the nodes                                    |
+//! | [`outside`]  | TLS with a server that is not of the cluster: an etcd               |
+//! | [`site`]     | certificates and keys that sites show to visitors                   |
+//! | [`tickets`]  | session tickets that either node can open                           |
 //!
 //! # Threats
 //!
@@ -27,10 +30,14 @@
 //! | stranger on the path of a link | two owners, by holding back, repeating and reordering | promises and leases end by clocks, not by messages; a replay window for each life | `at_most_one_node_answers_whatever_happens_and_one_does_when_it_is_over`, `each_counter_is_accepted_at_most_once_and_never_when_too_old` |
 //! | | no owner, by dropping everything | **nothing**: who cuts a node from peer and witness takes its address away. The other node takes over | `an_owner_without_its_cable_is_replaced_and_does_not_answer_when_it_is_plugged_in` |
 //! | | what is said | TLS and the seal. Sizes and times can be seen, and two equal payloads of a cloned life | `a_repeated_life_and_counter_do_not_open_other_payloads` |
-//! | stranger on the segment of an address | visitors, by claiming the address in ARP | **nothing**: it is told with the MAC, and announced against, once a second. A switch with ARP inspection helps. Claims of IPv6 addresses are not even noticed | `another_machine_that_claims_a_held_address_is_named_and_answered_at_once`, `a_frame_of_a_stranger_that_is_cut_short_claims_nothing` |
+//! | stranger on the segment of an address | visitors, by claiming the address in ARP or neighbour discovery | **nothing**: it is named by its MAC in log, history and `status`, and announced against, once a second. A switch with ARP and RA/ND inspection helps | `a_third_machine_that_claims_an_ipv4_address_is_named_by_its_mac_and_answered_at_once`, `a_third_machine_that_claims_an_ipv6_address_is_named_by_its_mac_and_answered_at_once`, `a_frame_of_a_stranger_that_is_cut_short_claims_nothing` |
+//! | | log and history, by claims under many names | each name once a minute, so many names a minute | `a_stranger_with_many_names_is_not_told_more_often_than_the_limit` |
 //! | visitor | files outside the site | paths are taken apart before they are decoded; the kernel resolves them below the root | `no_path_leaves_the_root`, `no_path_leads_upwards`, `a_pipe_or_a_socket_is_not_served` |
 //! | | another visitor's request, by smuggling | ambiguous framing is refused, hop-by-hop fields end here | `ambiguous_framing_is_refused`, `a_length_beside_chunks_is_not_passed_on`, `a_client_cannot_drop_what_the_proxy_adds` |
-//! | | to pass for someone else behind the proxy | what a client says of other proxies is replaced | `what_a_client_says_of_other_proxies_is_replaced` |
+//! | | to pass for someone else behind the proxy | what a client says of other proxies and of certificates is replaced; PROXY headers are taken from named networks only | `what_a_client_says_of_other_proxies_is_replaced`, `what_a_client_says_of_its_certificate_is_replaced_in_every_spelling`, `only_the_proxies_that_are_named_may_connect` |
+//! | | to get in without the certificate that is demanded | rustls checks the chain; a session is taken up again only where the same is demanded of the same CA. **Nothing** takes a single certificate back before it expires: take its CA out | `a_required_certificate_of_a_client_must_be_there_and_be_good`, `a_session_does_not_get_in_where_more_is_demanded_than_where_it_began`, `a_session_ends_with_the_certificate_that_began_it` |
+//! | | the node's time, by HTTP/2 | streams, resets, header lists and frames that carry nothing have limits | `rapid_resets_are_cut_off`, `resets_that_a_client_provokes_are_cut_off`, `continuations_without_an_end_are_cut_off`, `frames_that_carry_nothing_are_cut_off` |
+//! | | all places, by handshakes that never end | a deadline, and places of their own | `a_slow_handshake_is_cut_off`, `handshakes_that_never_end_leave_room_for_those_that_do` |
 //! | | memory and time of the daemon | heads, streams, connections and stalls have limits; the cluster thread is not a web thread | `a_head_that_is_too_large_is_refused`, `a_client_that_never_ends_its_head_is_let_go`, `a_client_that_takes_nothing_is_let_go`, `more_connections_than_allowed_are_refused_and_counted` |
 //! | | all connections for themselves | **nothing**: the limit is one for all visitors together, and no rate is limited | |
 //! | stranger's cluster, same names, own CA | to be taken for a member | another CA is not believed, another cluster's datagrams are foreign | `the_same_names_of_another_ca_are_refused_by_either_end`, `files_of_different_folders_do_not_fit_together` |
@@ -57,15 +64,19 @@
 
 pub mod identity;
 pub mod keyring;
+pub mod outside;
 pub mod pki;
 pub mod private;
 pub mod seal;
+pub mod site;
+pub mod tickets;
 pub mod tls;
 
 pub use identity::Identity;
 pub use keyring::{ClusterId, Keyring};
 pub use private::TrustError;
 pub use seal::{Claim, Kind, Notice, Opened, Opener, PAYLOAD_BYTES_MAX, Refused, Sealer, claim};
+pub use tickets::{TicketSecrets, Tickets};
 
 use crate::cluster::{Incarnation, Secret, SecretHash};
 use aws_lc_rs::{digest, rand};
@@ -75,6 +86,14 @@ use aws_lc_rs::{digest, rand};
 pub fn digest(text: &[u8]) -> u64 {
     let digest = digest::digest(&digest::SHA256, text);
     digest.as_ref().first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
+}
+
+/// SHA-256.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
+    hash
 }
 
 /// Random bytes from the operating system.
@@ -103,9 +122,7 @@ pub fn new_secret() -> Secret {
 /// The hash of an incarnation's secret: SHA-256.
 #[must_use]
 pub fn hash_secret(secret: &Secret) -> SecretHash {
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest::digest(&digest::SHA256, &secret.0).as_ref());
-    SecretHash(hash)
+    SecretHash(sha256(&secret.0))
 }
 
 #[cfg(test)]

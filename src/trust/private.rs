@@ -100,12 +100,19 @@ fn not_made(verb: &'static str, path: &Path, cause: io::Error) -> TrustError {
 pub(super) enum Readers {
     /// Everybody.
     All,
+    /// Its owner and its group: keys of sites are often shared so.
+    Group,
     /// Its owner alone.
     Owner,
 }
 
 /// The whole text of a small file; a secret one must not be readable by others.
 pub(super) fn read(path: &Path, readers: Readers) -> Result<String, TrustError> {
+    read_up_to(path, readers, FILE_BYTES_MAX)
+}
+
+/// The same, for files that may be longer or shorter.
+pub(super) fn read_up_to(path: &Path, readers: Readers, bytes_max: u64) -> Result<String, TrustError> {
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())
         .map_err(|e| failed("read", path, e.into()))?;
     let file = File::from(file);
@@ -113,13 +120,18 @@ pub(super) fn read(path: &Path, readers: Readers) -> Result<String, TrustError> 
     if !facts.is_file() {
         return Err(bad(path, "is not a file"));
     }
-    if readers == Readers::Owner && facts.mode() & 0o077 != 0 {
+    let forbidden = match readers {
+        Readers::All => 0,
+        Readers::Group => 0o007,
+        Readers::Owner => 0o077,
+    };
+    if facts.mode() & forbidden != 0 {
         return Err(TrustError::TooOpen { path: path.to_owned(), mode: facts.mode() & 0o7777 });
     }
     let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|e| failed("read", path, e))?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(bad(path, format!("is longer than {FILE_BYTES_MAX} bytes")));
+    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(|e| failed("read", path, e))?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(bad(path, format!("is longer than {bytes_max} bytes")));
     }
     String::from_utf8(bytes).map_err(|_| bad(path, "is not text"))
 }
@@ -128,6 +140,7 @@ pub(super) fn read(path: &Path, readers: Readers) -> Result<String, TrustError> 
 pub(super) fn write_new(path: &Path, readers: Readers, text: &str) -> Result<(), TrustError> {
     let mode = match readers {
         Readers::All => 0o644,
+        Readers::Group => 0o640,
         Readers::Owner => 0o600,
     };
     let opened = File::options().write(true).create_new(true).mode(mode).open(path);

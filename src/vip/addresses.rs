@@ -6,14 +6,17 @@
 //! Hears: what each group wants (newest wins), and the kernel's multicast news of addresses and interfaces. Tells the
 //! keeper what is so, read back from a dump.
 //! An address is added with a lifetime, so the kernel deletes it should this process be gone; it is renewed once a second
-//! while its lease runs, and put back if someone else removed it.
+//! while its lease runs, and put right if someone else removed or changed it (`upkeep`).
 
-use super::netlink::{Link, Present, Routing};
+use super::{
+    netlink::{Lasting, Link, Present, Routing},
+    upkeep::{Deed, inspect, is_right},
+};
 use crate::{
     clock,
     cluster::GroupName,
     config::Vip,
-    limits::{ADDRESS_RENEWAL, ADDRESS_RETRY, TAKE_AWAY_REPEAT},
+    limits::{ADDRESS_RENEWAL, ADDRESS_RETRY, MEND_REST, MEND_TOLD_EVERY, TAKE_AWAY_REPEAT},
     time::{Duration, Instant},
 };
 use futures_util::StreamExt;
@@ -107,6 +110,9 @@ impl Addresses {
             shared: theirs,
             members,
             links: Vec::new(),
+            mend_at: Instant::NEVER,
+            mended_at: Instant::ZERO,
+            told_at: BTreeMap::new(),
             handle: connection.handle.clone(),
             routing,
             lease,
@@ -206,6 +212,12 @@ struct Clerk<T: Fn(News)> {
     shared: Arc<Shared>,
     members: BTreeMap<GroupName, Slot>,
     links: Vec<Link>,
+    /// When what somebody else did is to be put right.
+    mend_at: Instant,
+    /// When that was last done.
+    mended_at: Instant,
+    /// What people were told lately of deeds of others.
+    told_at: BTreeMap<String, Instant>,
     handle: Handle,
     routing: Routing,
     lease: Duration,
@@ -219,7 +231,7 @@ impl<T: Fn(News)> Clerk<T> {
         renewal.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let shared = Arc::clone(&self.shared);
         while !shared.stop.load(Ordering::Acquire) {
-            let retry = self.carry_out().await;
+            let retry = self.carry_out().await.min(self.mend_if_due().await);
             tokio::select! {
                 biased;
                 () = shared.changed.notified() => {}
@@ -231,7 +243,7 @@ impl<T: Fn(News)> Clerk<T> {
                         stale = Stale { addresses: stale.addresses || another.addresses, links: stale.links || another.links };
                     }
                     if stale.links { self.look_at_links(); }
-                    if stale.addresses { self.put_back().await; }
+                    if stale.addresses { self.mend_at = self.mend_at.min(self.mended_at + MEND_REST); }
                 }
                 _ = renewal.tick() => self.renew().await,
                 () = tokio::time::sleep(retry) => {}
@@ -314,11 +326,10 @@ impl<T: Fn(News)> Clerk<T> {
     }
 
     async fn put_on_one(&self, index: u32, vip: &Vip) -> io::Result<()> {
-        let seconds = u32::try_from(self.lease.as_nanos().div_ceil(1_000_000_000)).unwrap_or(u32::MAX);
         let mut lifetime = CacheInfo::default();
         // Never picked as a source address, and gone by itself.
         lifetime.ifa_preferred = 0;
-        lifetime.ifa_valid = seconds.saturating_add(1);
+        lifetime.ifa_valid = self.lifetime_secs();
         let (address, prefix) = (vip.address.addr(), vip.address.prefix_len());
         let mut request = self.handle.address().add(index, address, prefix).replace();
         let attributes = &mut request.message_mut().attributes;
@@ -330,22 +341,29 @@ impl<T: Fn(News)> Clerk<T> {
         request.execute().await.map_err(into_io)
     }
 
+    /// The lease, rounded up, and one renewal.
+    fn lifetime_secs(&self) -> u32 {
+        u32::try_from((self.lease + ADDRESS_RENEWAL).as_nanos().div_ceil(1_000_000_000)).unwrap_or(u32::MAX)
+    }
+
     /// Deletes addresses from every interface, and reads back: whether none is left.
     async fn take_off(&mut self, addresses: &[IpAddr]) -> io::Result<bool> {
         for present in self.routing.present(addresses)? {
-            match self.handle.address().del(present.message()).execute().await.map_err(into_io) {
-                Err(error) if !matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::ENODEV)) => {
-                    return Err(error);
-                }
-                Ok(()) | Err(_) => {}
-            }
+            self.take_off_one(&present).await?;
         }
         Ok(self.routing.present(addresses)?.is_empty())
     }
 
-    /// Renews the lifetimes of what is held. What is missing is told first: a renewal would put it back silently.
+    async fn take_off_one(&self, present: &Present) -> io::Result<()> {
+        match self.handle.address().del(present.message()).execute().await.map_err(into_io) {
+            Err(error) if !matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::ENODEV)) => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Renews the lifetimes of what is held. What is wrong is told first: a renewal would put it right silently.
     async fn renew(&mut self) {
-        self.put_back().await;
+        self.mend().await;
         let now = clock::now();
         let held: Vec<(GroupName, Vec<Vip>)> = self
             .members
@@ -360,38 +378,57 @@ impl<T: Fn(News)> Clerk<T> {
         }
     }
 
-    /// Puts back what someone else has removed.
-    async fn put_back(&mut self) {
+    /// Puts right what someone else has done, if that is due; how long until it is. Whoever does it again and again is
+    /// answered again and again, but not in a loop without a pause.
+    async fn mend_if_due(&mut self) -> Duration {
+        if clock::now() >= self.mend_at {
+            self.mend().await;
+        }
+        clock::now().until(self.mend_at)
+    }
+
+    async fn mend(&mut self) {
         let now = clock::now();
-        let held: Vec<&Slot> =
-            self.members.values().filter(|slot| slot.state == State::Done && slot.is_held(now)).collect();
-        let addresses: Vec<IpAddr> = held.iter().flat_map(|slot| slot.addresses()).collect();
-        let missing =
-            |present: &[Present], vip: &Vip| present.iter().all(|one| one.address.addr() != vip.address.addr());
-        let present = match self.routing.present(&addresses) {
-            Ok(present) => present,
+        (self.mend_at, self.mended_at) = (Instant::NEVER, now);
+        let seen = match self.routing.addresses() {
+            Ok(seen) => seen,
             Err(error) => return (self.tell)(News::Event(format!("cannot read addresses: {error}"))),
         };
-        let lost: Vec<(GroupName, Vec<Vip>)> = held
-            .iter()
-            .map(|slot| {
-                (slot.member.name, slot.member.vips.iter().filter(|vip| missing(&present, vip)).cloned().collect())
-            })
+        let held = self.members.values().filter(|slot| slot.state == State::Done && slot.is_held(now));
+        let deeds: Vec<(GroupName, Vec<Deed>)> = held
+            .map(|slot| (slot.member.name, inspect(&slot.member.vips, &self.links, &seen, self.lifetime_secs())))
             .collect();
-        for (name, vips) in lost {
-            if vips.is_empty() {
-                continue;
-            }
-            match self.put_on(&vips).await {
-                Ok(()) => {
-                    for vip in vips {
-                        let text =
-                            format!("{} was removed from {} by someone else and put back", vip.address, vip.interface);
-                        (self.tell)(News::Event(text));
+        for (name, deeds) in deeds {
+            for deed in deeds {
+                match self.undo(&deed).await {
+                    Ok(()) => self.tell_deed(&deed),
+                    Err(why) => {
+                        self.refuse(name, why);
+                        break;
                     }
                 }
-                Err(why) => self.refuse(name, why),
             }
+        }
+    }
+
+    async fn undo(&mut self, deed: &Deed) -> Result<(), String> {
+        match deed {
+            Deed::Removed(vip) | Deed::Prolonged(vip) => self.put_on(std::slice::from_ref(vip)).await,
+            Deed::Strayed(vip, present, place) => self.take_off_one(present).await.map_err(|error| {
+                format!(
+                    "cannot hold {} on {}: {} is on {place}, and does not go: {error}",
+                    vip.address, vip.interface, present.address
+                )
+            }),
+        }
+    }
+
+    fn tell_deed(&mut self, deed: &Deed) {
+        let (now, text) = (clock::now(), deed.to_string());
+        self.told_at.retain(|_, at| now.since(*at) < MEND_TOLD_EVERY);
+        if !self.told_at.contains_key(&text) {
+            self.told_at.insert(text.clone(), now);
+            (self.tell)(News::Event(text));
         }
     }
 
@@ -425,6 +462,14 @@ impl<T: Fn(News)> Clerk<T> {
             let gone = Present::from_message(gone).map(|gone| gone.address.addr());
             let ours = |slot: &Slot| gone.is_some_and(|gone| slot.addresses().contains(&gone));
             return Stale { addresses: self.members.values().any(ours), links: false };
+        }
+        if let RouteNetlinkMessage::NewAddress(new) = news {
+            // Also what this thread does itself is told here, and right.
+            let wrong = |slot: &Slot| {
+                Lasting::from_message(new)
+                    .is_some_and(|new| !is_right(&slot.member.vips, &self.links, &new, self.lifetime_secs()))
+            };
+            return Stale { addresses: self.members.values().any(wrong), links: false };
         }
         let links = matches!(news, RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_));
         Stale { addresses: false, links }

@@ -20,6 +20,8 @@ const TIMES: [Duration; 7] = [
     Duration::from_millis(5100),
     Duration::from_millis(6300),
 ];
+/// Where the times begin that are further apart than [`CONFLICT_REPEAT`].
+const SLOW: usize = 2;
 /// Afterwards they are this far apart.
 const ROUTINE: Duration = Duration::from_secs(30);
 
@@ -63,12 +65,15 @@ impl Schedule {
     }
 
     /// Begins anew because another machine claims an address, unless that was done within the last second. Whether it did.
+    ///
+    /// Without the dense beginning: two that claim the same address must not fill the segment with their quarrel.
     pub fn again_for_conflict(&mut self, now: Instant) -> bool {
         if self.answered_conflict.is_some_and(|at| now.since(at) < CONFLICT_REPEAT) {
             return false;
         }
         self.answered_conflict = Some(now);
         self.again(now);
+        self.sent = SLOW;
         true
     }
 }
@@ -104,6 +109,30 @@ mod tests {
         assert!(schedule.is_due(Instant::from_millis(20_000)));
         assert!(!schedule.again_for_conflict(Instant::from_millis(20_999)));
         assert!(schedule.again_for_conflict(Instant::from_millis(21_000)));
+        // And then as after an acquire, but for its dense beginning.
+        let (mut then, expected) = (schedule, [21_000, 22_500, 23_700, 24_900, 26_100, 27_300, 57_300]);
+        assert_eq!(due(&mut then, Instant::from_millis(60_000)), expected);
+    }
+
+    #[test]
+    fn a_machine_that_claims_an_address_all_the_time_is_answered_once_a_second() {
+        let mut schedule = Schedule::begin(Instant::from_millis(0));
+        due(&mut schedule, Instant::from_millis(20_000));
+        let mut answers = 0;
+        for at in (20_000..30_000).step_by(10).map(Instant::from_millis) {
+            schedule.again_for_conflict(at);
+            answers += usize::from(schedule.is_due(at));
+        }
+        assert_eq!(answers, 10);
+    }
+
+    #[test]
+    fn an_announcement_asked_for_by_the_cluster_begins_the_schedule_anew() {
+        let mut schedule = Schedule::begin(Instant::from_millis(0));
+        due(&mut schedule, Instant::from_millis(50_000));
+        schedule.again(Instant::from_millis(50_000));
+        let expected = [50_000, 50_100, 50_300, 51_500, 52_700, 53_900, 55_100, 56_300, 86_300];
+        assert_eq!(due(&mut schedule, Instant::from_millis(100_000)), expected);
     }
 
     #[test]

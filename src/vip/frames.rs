@@ -23,6 +23,8 @@ const ALL_NODES_MAC: Mac = [0x33, 0x33, 0, 0, 0, 1];
 const ETHERNET_HEADER_BYTES: usize = 14;
 /// ND option: target link-layer address, one unit of eight bytes (RFC 4861 §4.6.1).
 const TARGET_LINK_LAYER_ADDRESS: [u8; 2] = [2, 1];
+/// ND option: source link-layer address.
+const SOURCE_LINK_LAYER_ADDRESS: [u8; 2] = [1, 1];
 /// Hop limit of neighbour discovery: proof that no router forwarded it (RFC 4861 §7.1.2).
 const HOP_LIMIT: u8 = 255;
 
@@ -115,6 +117,7 @@ const IPV6_SOURCE: std::ops::Range<usize> = 22..38;
 const IPV6_HOP_LIMIT: usize = 21;
 const ND_TYPE: usize = 54;
 const ND_TARGET: std::ops::Range<usize> = 62..78;
+const ND_OPTIONS: usize = 78;
 const ICMPV6: u8 = 58;
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
@@ -136,20 +139,39 @@ pub fn overheard(frame: &[u8]) -> Option<Overheard> {
             Some(Overheard::Asks(mac, Ipv4Addr::from(target).into()))
         }
         [0x86, 0xdd] => {
-            let mac = Mac::try_from(frame.get(6..12)?).ok()?;
+            let station = Mac::try_from(frame.get(6..12)?).ok()?;
             if *frame.get(IPV6_NEXT_HEADER)? != ICMPV6 || *frame.get(IPV6_HOP_LIMIT)? != HOP_LIMIT {
                 return None;
             }
             let address = |range| Some(Ipv6Addr::from(<[u8; 16]>::try_from(frame.get(range)?).ok()?));
             let (source, target) = (address(IPV6_SOURCE)?, address(ND_TARGET)?);
             match *frame.get(ND_TYPE)? {
-                ADVERTISEMENT => Some(Overheard::Has(mac, target.into())),
-                SOLICITATION if source.is_unspecified() => Some(Overheard::Asks(mac, target.into())),
-                SOLICITATION => Some(Overheard::Has(mac, source.into())),
+                ADVERTISEMENT => {
+                    let mac = link_layer_address(frame, TARGET_LINK_LAYER_ADDRESS).unwrap_or(station);
+                    Some(Overheard::Has(mac, target.into()))
+                }
+                SOLICITATION if source.is_unspecified() => Some(Overheard::Asks(station, target.into())),
+                SOLICITATION => {
+                    let mac = link_layer_address(frame, SOURCE_LINK_LAYER_ADDRESS).unwrap_or(station);
+                    Some(Overheard::Has(mac, source.into()))
+                }
                 _ => None,
             }
         }
         _ => None,
+    }
+}
+
+/// The hardware address in an option of this type and length: neighbours believe it, and not the frame's own sender.
+fn link_layer_address(frame: &[u8], wanted: [u8; 2]) -> Option<Mac> {
+    let mut options = frame.get(ND_OPTIONS..)?;
+    loop {
+        let [kind, units] = *options.first_chunk()?;
+        if [kind, units] == wanted {
+            return options.get(2..)?.first_chunk().copied();
+        }
+        // An option without length makes the whole message void (RFC 4861 §4.6).
+        options = options.get(8 * usize::from(units)..).filter(|_| units != 0)?;
     }
 }
 
@@ -212,6 +234,24 @@ mod tests {
             for frame in announcements(MAC, address) {
                 assert_eq!(overheard(&frame), Some(Overheard::Has(MAC, address)));
             }
+        }
+    }
+
+    #[test]
+    fn an_advertisement_names_the_machine_that_neighbours_will_believe_in() {
+        let vip: IpAddr = "2001:db8::10".parse().unwrap();
+        let has = |frame: &[u8], mac| assert_eq!(overheard(frame), Some(Overheard::Has(mac, vip)), "{frame:02x?}");
+        let station = [2, 0, 0, 0, 0, 9];
+        let mut frame = announcements(MAC, vip).remove(0);
+        frame[6..12].copy_from_slice(&station);
+        has(&frame, MAC);
+        let mut behind_another = frame.clone();
+        behind_another.splice(78..78, [14, 1, 0, 0, 0, 0, 0, 0]);
+        has(&behind_another, MAC);
+        for without in
+            [&frame[..78], &frame[..82], &[&frame[..78], &[0; 16]].concat(), &[&frame[..78], &[2, 0]].concat()]
+        {
+            has(without, station);
         }
     }
 

@@ -8,9 +8,9 @@
 //!  intents ──> keeper (one thread, never waits for the kernel's rtnl lock)
 //!                ├── gate         nftables: who may be heard, until when
 //!                ├── supervision  the supervisor: addresses and deadlines
-//!                ├── announce     when; frames: what; packet: on the wire
+//!                ├── announce     when; frames: what; packet: on the wire; rivals: who else claims them
 //!                ├── sockets      what TCP still has to say, and its end
-//!                └── addresses (a thread of its own: rtnetlink)
+//!                └── addresses (a thread of its own: rtnetlink; upkeep: what is wrong with them)
 //! ```
 //!
 //! Not here: who may hold an address (`cluster`), what is done when this process dies (`supervisor`).
@@ -26,8 +26,10 @@ pub mod netlink;
 pub mod packet;
 pub mod priority;
 pub mod probe;
+pub mod rivals;
 pub mod sockets;
 pub mod supervision;
+mod upkeep;
 
 pub use keeper::{Keeper, KeeperError, KeeperHandle, KeeperSetup};
 pub use supervision::SupervisorLink;

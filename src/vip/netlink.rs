@@ -313,6 +313,52 @@ pub struct Link {
     pub up: bool,
     /// Whether there is a carrier.
     pub carrier: bool,
+    /// How often a carrier came: also what went and came between two looks is seen by it.
+    pub carrier_ups: u32,
+}
+
+impl Link {
+    const fn works(&self) -> bool {
+        self.up && self.carrier
+    }
+
+    /// Whether the neighbours have to be told: it works, and did not before, lost its carrier in between, or is another
+    /// interface or has another hardware address now.
+    #[must_use]
+    pub fn came_up_since(&self, before: Option<&Self>) -> bool {
+        let same = |before: &Self| {
+            before.works() && (before.index, before.mac, before.carrier_ups) == (self.index, self.mac, self.carrier_ups)
+        };
+        self.works() && !before.is_some_and(same)
+    }
+}
+
+/// An address as the kernel has it, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lasting {
+    /// What it is, and where.
+    pub present: Present,
+    /// For so many seconds it may be picked as a source address; `u32::MAX` is for ever.
+    pub preferred_secs: u32,
+    /// For so many seconds it stays; `u32::MAX` is for ever.
+    pub valid_secs: u32,
+}
+
+impl Lasting {
+    /// Reads what the kernel says of an address. What it says nothing of lasts for ever.
+    #[must_use]
+    pub fn from_message(message: &AddressMessage) -> Option<Self> {
+        let present = Present::from_message(message)?;
+        let lifetime = message.attributes.iter().find_map(|attribute| {
+            if let AddressAttribute::CacheInfo(info) = attribute {
+                Some((info.ifa_preferred, info.ifa_valid))
+            } else {
+                None
+            }
+        });
+        let (preferred_secs, valid_secs) = lifetime.unwrap_or((u32::MAX, u32::MAX));
+        Some(Self { present, preferred_secs, valid_secs })
+    }
 }
 
 /// Addresses and interfaces.
@@ -326,6 +372,7 @@ const RTM_NEWADDR: u16 = 20;
 const IFINFOMSG_BYTES: usize = 16;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
+const IFLA_CARRIER_UP_COUNT: u16 = 47;
 const IFF_UP: u32 = 1;
 const IFF_LOWER_UP: u32 = 1 << 16;
 
@@ -342,11 +389,11 @@ impl Routing {
     ///
     /// # Errors
     /// If the dump fails.
-    pub fn addresses(&mut self) -> io::Result<Vec<Present>> {
+    pub fn addresses(&mut self) -> io::Result<Vec<Lasting>> {
         let request = route_message(RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP);
         self.channel.dump(&request, |answer| {
             let message = (answer.kind == RTM_NEWADDR).then(|| AddressMessage::parse(answer.payload))?;
-            Present::from_message(&message.ok()?)
+            Lasting::from_message(&message.ok()?)
         })
     }
 
@@ -355,7 +402,7 @@ impl Routing {
     /// # Errors
     /// If the dump fails.
     pub fn present(&mut self, wanted: &[IpAddr]) -> io::Result<Vec<Present>> {
-        let mut all = self.addresses()?;
+        let mut all: Vec<Present> = self.addresses()?.into_iter().map(|one| one.present).collect();
         all.retain(|present| wanted.contains(&present.address.addr()));
         Ok(all)
     }
@@ -412,7 +459,7 @@ fn route_message(message: RouteNetlinkMessage, flags: u16) -> NetlinkMessage<Rou
 pub(super) fn parse_link(payload: &[u8]) -> Option<Link> {
     let index = u32::from_ne_bytes(*payload.get(4..)?.first_chunk()?);
     let flags = u32::from_ne_bytes(*payload.get(8..)?.first_chunk()?);
-    let (mut name, mut mac) = (None, None);
+    let (mut name, mut mac, mut carrier_ups) = (None, None, 0);
     for attribute in NlasIterator::new(payload.get(IFINFOMSG_BYTES..)?) {
         let attribute = attribute.ok()?;
         if attribute.kind() == IFLA_IFNAME {
@@ -420,9 +467,11 @@ pub(super) fn parse_link(payload: &[u8]) -> Option<Link> {
             name = Some(String::from_utf8_lossy(text).into_owned());
         } else if attribute.kind() == IFLA_ADDRESS {
             mac = <[u8; 6]>::try_from(attribute.value()).ok();
+        } else if attribute.kind() == IFLA_CARRIER_UP_COUNT {
+            carrier_ups = attribute.value().first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes));
         }
     }
-    Some(Link { index, name: name?, mac, up: flags & IFF_UP != 0, carrier: flags & IFF_LOWER_UP != 0 })
+    Some(Link { index, name: name?, mac, up: flags & IFF_UP != 0, carrier: flags & IFF_LOWER_UP != 0, carrier_ups })
 }
 
 /// A message type that is only sent: the compiler wants to know how it would be read.
@@ -443,4 +492,27 @@ pub fn push_attribute(buffer: &mut Vec<u8>, attribute: &impl Nla) {
     buffer[at + 2..at + 4].copy_from_slice(&attribute.kind().to_ne_bytes());
     let end = at + 4 + attribute.value_len();
     attribute.emit_value(&mut buffer[at + 4..end]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_has_come_up_when_its_neighbours_may_know_it_no_more() {
+        let now = Link { index: 2, name: "eth0".into(), mac: Some([2; 6]), up: true, carrier: true, carrier_ups: 1 };
+        assert!(!now.came_up_since(Some(&now)));
+        assert!(now.came_up_since(None), "it was not there");
+        for before in [
+            Link { up: false, ..now.clone() },
+            Link { carrier: false, ..now.clone() },
+            Link { carrier_ups: 0, ..now.clone() },
+            Link { mac: Some([4; 6]), ..now.clone() },
+            Link { index: 3, ..now.clone() },
+        ] {
+            assert!(now.came_up_since(Some(&before)), "{before:?}");
+        }
+        let down = Link { carrier: false, ..now.clone() };
+        assert!(!down.came_up_since(Some(&now)) && !down.came_up_since(None));
+    }
 }

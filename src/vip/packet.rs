@@ -2,20 +2,30 @@
 //!
 //! Not here: what is in a frame (`frames`).
 
-use super::frames::{Mac, claim};
+use super::frames::{Mac, Overheard, overheard};
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 use std::{
     io::{self, Read},
-    net::Ipv4Addr,
+    net::IpAddr,
     os::fd::{AsFd, BorrowedFd},
 };
 
-/// `ETH_P_ARP` (`linux/if_ether.h`).
+/// `ETH_P_ARP` and `ETH_P_IPV6` (`linux/if_ether.h`).
 const ARP: u16 = 0x0806;
-/// Longest frame that is read: an ARP frame with room to spare.
+const IPV6: u16 = 0x86dd;
+/// Longest frame that is read: one that claims an address, with room to spare.
 const FRAME_BYTES_MAX: usize = 256;
 /// Where an ARP frame has its sender's IPv4 address.
 const SENDER_OFFSET: u32 = 28;
+/// Where an IPv6 packet tells what is in it, and a neighbour advertisement its type and the end of its target.
+const NEXT_HEADER_OFFSET: u32 = 20;
+const ND_TYPE_OFFSET: u32 = 54;
+const TARGET_END_OFFSET: u32 = 74;
+const ICMPV6: u32 = 58;
+const ADVERTISEMENT: u32 = 136;
+/// Answers of a filter: no byte of the frame, or all of them.
+const REFUSE: u32 = 0;
+const ACCEPT: u32 = u32::MAX;
 /// A filter's jumps reach 255 instructions.
 const FILTER_ADDRESSES_MAX: usize = 250;
 
@@ -50,42 +60,68 @@ impl Wire {
     }
 }
 
-/// Hears which machine claims one of some addresses by ARP.
-#[derive(Debug)]
-pub struct ArpWatch {
-    socket: Socket,
-    interface: u32,
+/// How machines say that they have an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Speech {
+    /// ARP, for IPv4.
+    Arp,
+    /// Neighbour discovery, for IPv6.
+    Discovery,
 }
 
-impl ArpWatch {
-    /// Hears what is said of `vips` on an interface. The kernel drops all else.
+impl Speech {
+    /// The one in which an address is claimed.
+    #[must_use]
+    pub const fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::Arp,
+            IpAddr::V6(_) => Self::Discovery,
+        }
+    }
+
+    const fn protocol(self) -> u16 {
+        match self {
+            Self::Arp => ARP,
+            Self::Discovery => IPV6,
+        }
+    }
+}
+
+/// Hears which machine claims one of some addresses.
+#[derive(Debug)]
+pub struct ClaimWatch {
+    socket: Socket,
+    interface: u32,
+    speech: Speech,
+}
+
+impl ClaimWatch {
+    /// Hears what is said of `vips`, which are all of one family, on an interface. The kernel drops all else.
     ///
     /// # Errors
     /// Without `CAP_NET_RAW`, or if the interface is gone.
-    pub fn new(interface: u32, vips: &[Ipv4Addr]) -> io::Result<Self> {
+    pub fn new(interface: u32, speech: Speech, vips: &[IpAddr]) -> io::Result<Self> {
         let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking(), Some(Protocol::from(0)))?;
-        if vips.len() <= FILTER_ADDRESSES_MAX {
-            socket.attach_filter(&sender_filter(vips))?;
-        }
-        socket.bind(&link_address(interface, ARP))?;
-        Ok(Self { socket, interface })
+        socket.attach_filter(&claim_filter(speech, vips))?;
+        socket.bind(&link_address(interface, speech.protocol()))?;
+        Ok(Self { socket, interface, speech })
     }
 
-    /// The interface.
+    /// Where it hears, and what.
     #[must_use]
-    pub const fn interface(&self) -> u32 {
-        self.interface
+    pub const fn place(&self) -> (u32, Speech) {
+        (self.interface, self.speech)
     }
 
-    /// The next claim, if there is one. Also those of this machine itself.
+    /// The next claim, if there is one: perhaps of an address that is none of ours.
     #[must_use]
-    pub fn next(&self) -> Option<(Mac, Ipv4Addr)> {
+    pub fn next(&self) -> Option<(Mac, IpAddr)> {
         let mut frame = [0; FRAME_BYTES_MAX];
         loop {
             match (&self.socket).read(&mut frame) {
                 Ok(got) => {
-                    if let Some(found) = claim(frame.get(..got).unwrap_or_default()) {
-                        return Some(found);
+                    if let Some(Overheard::Has(mac, address)) = overheard(frame.get(..got).unwrap_or_default()) {
+                        return Some((mac, address));
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -96,27 +132,55 @@ impl ArpWatch {
     }
 }
 
-impl AsFd for ArpWatch {
+impl AsFd for ClaimWatch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
 
-/// Accepts ARP frames whose sender is one of `vips`.
-fn sender_filter(vips: &[Ipv4Addr]) -> Vec<SockFilter> {
+/// Accepts what may claim one of `vips`: ARP frames by their sender, neighbour advertisements by the last four bytes of
+/// their target. Of very many addresses all claims are accepted.
+fn claim_filter(speech: Speech, vips: &[IpAddr]) -> Vec<SockFilter> {
     let code = |bits: u32| u16::try_from(bits).unwrap_or(0);
     let load = code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS);
+    let load_byte = code(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS);
     let jump = code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K);
-    let answer = code(libc::BPF_RET | libc::BPF_K);
-    let mut program = vec![SockFilter::new(load, 0, 0, SENDER_OFFSET)];
-    for (index, vip) in vips.iter().enumerate() {
-        // Over the conditions that follow, and over the refusal behind them.
-        let to_accept = u8::try_from(vips.len() - index).unwrap_or(u8::MAX);
-        program.push(SockFilter::new(jump, to_accept, 0, u32::from(*vip)));
+    let end = |answer| SockFilter::new(code(libc::BPF_RET | libc::BPF_K), 0, 0, answer);
+    let mut program = Vec::new();
+    if speech == Speech::Discovery {
+        for (offset, wanted) in [(NEXT_HEADER_OFFSET, ICMPV6), (ND_TYPE_OFFSET, ADVERTISEMENT)] {
+            program.extend([
+                SockFilter::new(load_byte, 0, 0, offset),
+                SockFilter::new(jump, 1, 0, wanted),
+                end(REFUSE),
+            ]);
+        }
     }
-    program.push(SockFilter::new(answer, 0, 0, 0));
-    program.push(SockFilter::new(answer, 0, 0, u32::MAX));
+    if vips.len() <= FILTER_ADDRESSES_MAX {
+        let offset = match speech {
+            Speech::Arp => SENDER_OFFSET,
+            Speech::Discovery => TARGET_END_OFFSET,
+        };
+        program.push(SockFilter::new(load, 0, 0, offset));
+        for (index, vip) in vips.iter().enumerate() {
+            // Over the conditions that follow, and over the refusal behind them.
+            let to_accept = u8::try_from(vips.len() - index).unwrap_or(u8::MAX);
+            program.push(SockFilter::new(jump, to_accept, 0, last_bytes(*vip)));
+        }
+        program.push(end(REFUSE));
+    }
+    program.push(end(ACCEPT));
     program
+}
+
+fn last_bytes(address: IpAddr) -> u32 {
+    match address {
+        IpAddr::V4(ip) => ip.into(),
+        IpAddr::V6(ip) => {
+            let [.., a, b, c, d] = ip.octets();
+            u32::from_be_bytes([a, b, c, d])
+        }
+    }
 }
 
 /// `struct sockaddr_ll` of an interface. A protocol of zero hears nothing.

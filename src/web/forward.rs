@@ -1,5 +1,6 @@
 //! What of a message's head is passed on, and what is only between two neighbours (RFC 9110 §7.6.1). Pure.
 
+use crate::http::Secure;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
     header::{self, Entry},
@@ -22,8 +23,12 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
+/// The subject of the certificate that the client has shown and proved (RFC 4514); only we say it.
+const CLIENT_SUBJECT: HeaderName = HeaderName::from_static("x-client-subject");
+
 /// What only a trusted proxy may say. Nobody is trusted yet, so what a client says of it is dropped.
-const TRUSTED: [HeaderName; 8] = [
+const TRUSTED: [HeaderName; 9] = [
+    CLIENT_SUBJECT,
     header::FORWARDED,
     FORWARDED_FOR,
     FORWARDED_HOST,
@@ -46,8 +51,15 @@ pub(super) fn strip(headers: &mut HeaderMap) {
     }
 }
 
+/// Who asks, and how.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Client<'a> {
+    pub(super) ip: Option<IpAddr>,
+    pub(super) secure: Option<&'a Secure>,
+}
+
 /// Makes the headers of a client's request those of ours. `host` is used if it brought none (HTTP/1.0).
-pub(super) fn request(headers: &mut HeaderMap, uri: &Uri, peer: Option<IpAddr>, host: impl FnOnce() -> HeaderValue) {
+pub(super) fn request(headers: &mut HeaderMap, uri: &Uri, client: Client<'_>, host: impl FnOnce() -> HeaderValue) {
     let trailers = tokens(headers, &header::TE).any(|token| token.eq_ignore_ascii_case("trailers"));
     strip(headers);
     join_cookies(headers);
@@ -61,6 +73,7 @@ pub(super) fn request(headers: &mut HeaderMap, uri: &Uri, peer: Option<IpAddr>, 
     for name in &TRUSTED {
         headers.remove(name);
     }
+    drop_disguised(headers);
     // RFC 9112 §3.2.2: the target's host wins over `Host`.
     if let Some(authority) = uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok()) {
         headers.insert(header::HOST, authority);
@@ -70,10 +83,28 @@ pub(super) fn request(headers: &mut HeaderMap, uri: &Uri, peer: Option<IpAddr>, 
         Entry::Vacant(none) => none.insert(host()).clone(),
     };
     headers.insert(FORWARDED_HOST, said);
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
-    if let Some(peer) = peer.and_then(|peer| HeaderValue::from_str(&peer.to_canonical().to_string()).ok()) {
+    let proto = if client.secure.is_some() { "https" } else { "http" };
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(proto));
+    if let Some(subject) = client.secure.and_then(|secure| secure.subject.as_ref()) {
+        headers.insert(CLIENT_SUBJECT, subject.clone());
+    }
+    if let Some(peer) = client.ip.and_then(|peer| HeaderValue::from_str(&peer.to_canonical().to_string()).ok()) {
         headers.insert(FORWARDED_FOR, peer);
     }
+}
+
+/// Many servers take `_` for `-`: with it, the name of a trusted field would pass.
+fn drop_disguised(headers: &mut HeaderMap) {
+    if !headers.keys().any(|name| name.as_str().contains('_')) {
+        return;
+    }
+    let plain = |name: &HeaderName| name.as_str().replace('_', "-");
+    let disguised = |name: &&HeaderName| {
+        let plain = plain(name);
+        name.as_str().contains('_') && TRUSTED.iter().any(|trusted| *trusted == plain.as_str())
+    };
+    let names: Vec<HeaderName> = headers.keys().filter(disguised).cloned().collect();
+    names.iter().for_each(|name| drop(headers.remove(name)));
 }
 
 /// HTTP/2 may split the field; elsewhere it is one (RFC 9113 §8.2.3).
@@ -119,8 +150,23 @@ mod tests {
 
     fn forwarded(list: &[(&'static str, &'static str)], uri: &'static str) -> HeaderMap {
         let mut headers = headers(list);
-        request(&mut headers, &Uri::from_static(uri), Some([192, 0, 2, 7].into()), || HeaderValue::from_static("s:1"));
+        let client = Client { ip: Some([192, 0, 2, 7].into()), secure: None };
+        request(&mut headers, &Uri::from_static(uri), client, || HeaderValue::from_static("s:1"));
         headers
+    }
+
+    #[test]
+    fn what_a_client_says_of_its_certificate_is_replaced_in_every_spelling() {
+        let said = [("host", "a"), ("x-client-subject", "CN=root"), ("x_client-subject", "CN=root"), ("my_own", "1")];
+        let out = forwarded(&said.map(|(name, value)| (name, value)), "/");
+        assert!(!out.contains_key("x-client-subject") && !out.contains_key("x_client-subject"), "{out:?}");
+        assert!(out.contains_key("my_own"));
+        let mut headers = headers(&[("host", "a"), ("x-client-subject", "CN=root")]);
+        let secure = Secure { subject: Some(HeaderValue::from_static("CN=alice")) };
+        let client = Client { ip: None, secure: Some(&secure) };
+        request(&mut headers, &Uri::from_static("/"), client, || HeaderValue::from_static("s:1"));
+        assert_eq!(headers.get_all("x-client-subject").iter().collect::<Vec<_>>(), ["CN=alice"]);
+        assert_eq!(headers["x-forwarded-proto"], "https");
     }
 
     #[test]

@@ -9,6 +9,7 @@
 use crate::{
     clock,
     config::{HealthCheck, HealthKind, Upstream},
+    http::proxy_header,
     time::Instant,
 };
 use bytes::Bytes;
@@ -26,6 +27,7 @@ use std::{
     },
 };
 use tokio::{
+    io::AsyncWriteExt,
     net::TcpStream,
     task::JoinSet,
     time::{MissedTickBehavior, interval, timeout},
@@ -189,7 +191,11 @@ async fn watch(upstreams: Upstreams, index: usize, server: usize) {
 }
 
 async fn try_once(upstream: &Upstream, address: SocketAddr) -> Result<(), String> {
-    let stream = TcpStream::connect(address).await.map_err(|error| format!("cannot connect: {error}"))?;
+    let mut stream = TcpStream::connect(address).await.map_err(|error| format!("cannot connect: {error}"))?;
+    if let Some(version) = upstream.proxy_protocol {
+        // The check is ours, and of no client.
+        stream.write_all(&proxy_header::encode(version, None)).await.map_err(text)?;
+    }
     let HealthKind::Http { path, host, status: (lowest, highest) } = &upstream.health.kind else { return Ok(()) };
     let host = host.clone().unwrap_or_else(|| address.to_string());
     let status = if upstream.http2 {

@@ -1,8 +1,12 @@
-//! What visitors send, for `crate::hostile`: paths and ranges.
+//! What visitors and proxies in front send, for `crate::hostile`: paths, ranges, conditions, PROXY headers, frames.
 
 pub(crate) use super::files::hostile::{accept, accepts, conditions, many_conditions, pattern, patterns};
 use super::{path, range};
 use crate::config::DotFiles;
+pub(crate) use crate::http::{
+    flood::{eat as frames, samples as many_frames},
+    proxy_header::{eat as proxy_header, samples as proxy_headers},
+};
 use std::path::Component;
 
 /// A path names nothing outside a root, and means the same to the route and to the file.

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //!  web thread (one per core, a runtime of its own)
-//!    listeners ──> http::serve ──> site ──> route ──┬─> files    a folder
-//!    probe socket ─────┘                            └─> proxy    a pool of servers
-//!                                                         ▲ up or down
-//!  control runtime                                        │
-//!    health  checks the servers ──────────────────────────┘
+//!    listeners ──> door ──> http::serve ──> site ──> route ──┬─> files    a folder
+//!    probe socket ─────────────┘                             └─> proxy    a pool of servers
+//!                    ▲ certificates                               ▲ up or down
+//!  control runtime   │                                            │
+//!    tls     looks at their files                                 │
+//!    health  checks the servers ──────────────────────────────────┘
 //!    probe   asks each web thread, and each listener whose address is here, once a second
 //! ```
 //!
@@ -19,6 +20,7 @@
 //! Not here: who may hold an address (`cluster`), the addresses themselves (`vip`).
 
 mod conditional;
+mod door;
 pub mod fault;
 mod files;
 mod forward;
@@ -33,6 +35,7 @@ mod proxy;
 mod range;
 mod site;
 mod tier;
+pub mod tls;
 mod tunnel;
 
 pub use crate::http::{Drain, Patience};

@@ -1,12 +1,16 @@
 //! One thread's connections to the servers of one upstream, and the turn in which the servers are used.
 //!
 //! HTTP/1.1: a connection carries one request at a time and is kept for the next, last kept first used. HTTP/2: one
-//! connection per server carries all.
+//! connection per server carries all. Where a server is told the client by a PROXY header, a connection is of one client:
+//! none is kept.
 
 use super::health::{Server, Shared, Upstreams};
 use crate::{
     config::Upstream,
-    http::{LocalExecutor, keep_alive},
+    http::{
+        LocalExecutor, keep_alive,
+        proxy_header::{self, Proxied},
+    },
     limits::{UPSTREAM_IDLE_CONNECTIONS_MAX, UPSTREAM_KEEP_IDLE},
 };
 use bytes::Bytes;
@@ -27,6 +31,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
+    io::AsyncWriteExt,
     net::TcpStream,
     task::spawn_local,
     time::{Instant, Sleep, sleep, timeout},
@@ -105,18 +110,24 @@ impl Pool {
         turn.into_iter().find(|server| self.server(*server).is_up() && !tried.contains(server))
     }
 
-    /// A connection to `server`, kept or new.
-    pub(super) async fn connect(&self, server: usize, want: Want) -> io::Result<Lease> {
+    /// A connection to `server`, kept or new. `client`: who asks, and at which address, for a PROXY header.
+    pub(super) async fn connect(&self, server: usize, want: Want, client: Proxied) -> io::Result<Lease> {
         if let Some(sender) = self.kept(server).filter(|_| want == Want::Any) {
             return Ok(Lease { sender, server, reused: true });
         }
         let (address, limit) = (self.server(server).address, self.config().connect_timeout);
-        let stream = timeout(limit, TcpStream::connect(address)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        let mut stream = timeout(limit, TcpStream::connect(address)).await.map_err(|_| io::ErrorKind::TimedOut)??;
         stream.set_nodelay(true)?;
         keep_alive(&stream)?;
+        if let Some(version) = self.config().proxy_protocol {
+            // A new connection takes so few bytes at once.
+            stream.write_all(&proxy_header::encode(version, client)).await?;
+        }
         let sender = if self.config().http2 {
             let sender = handshake_http2(stream).await?;
-            self.slots[server].http2.replace(Some(sender.clone()));
+            if self.config().proxy_protocol.is_none() {
+                self.slots[server].http2.replace(Some(sender.clone()));
+            }
             Sender::Http2(sender)
         } else {
             Sender::Http1(handshake_http1(stream).await?)
@@ -138,6 +149,9 @@ impl Pool {
     /// Keeps a connection whose response has ended.
     pub(super) fn give_back(&self, lease: Lease) {
         let Sender::Http1(sender) = lease.sender else { return };
+        if self.config().proxy_protocol.is_some() {
+            return;
+        }
         let mut kept = self.slots[lease.server].kept.borrow_mut();
         if !sender.is_closed() && kept.len() < UPSTREAM_IDLE_CONNECTIONS_MAX {
             kept.push(Kept { sender, since: Instant::now() });

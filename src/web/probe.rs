@@ -6,10 +6,18 @@
 //! machine now is asked through TCP: a refusal there means that nobody listens any more. That it takes long means
 //! nothing, while every thread turns: under a flood the queue of a listener is full.
 //!
+//! Through TLS the request goes as a visitor's would, by a handshake whose certificate is taken as it is: whether it
+//! holds is told elsewhere. A listener that demands a client's certificate or a PROXY header is only connected to: there,
+//! that somebody accepts must do.
+//!
 //! A request is `OPTIONS *`, which no route sees. After a failed one the next comes at once, so that a stuck thread is
 //! known within `PROBE_INTERVAL` + `PROBE_FALL` × `PROBE_TIMEOUT`.
 
-use crate::limits::{PROBE_FALL, PROBE_INTERVAL, PROBE_RISE, PROBE_TIMEOUT};
+use crate::{
+    config::{self, ClientNeed, Front},
+    limits::{PROBE_FALL, PROBE_INTERVAL, PROBE_RISE, PROBE_TIMEOUT},
+    trust,
+};
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -17,18 +25,50 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::{TcpSocket, UnixStream},
+    net::{TcpSocket, TcpStream, UnixStream},
     sync::watch,
     task::JoinSet,
     time::{Instant, sleep_until, timeout},
 };
+use tokio_rustls::TlsConnector;
 
 /// What is asked.
 #[derive(Debug, Clone)]
 pub struct Targets {
     /// The socket of each web thread.
     pub(super) threads: Vec<PathBuf>,
-    pub(super) listeners: Vec<SocketAddr>,
+    pub(super) listeners: Vec<Listener>,
+}
+
+/// A listener, and how it can be asked.
+#[derive(Debug, Clone)]
+pub(super) struct Listener {
+    address: SocketAddr,
+    manner: Manner,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Manner {
+    /// By a request.
+    Plain,
+    /// By a handshake and a request.
+    Tls,
+    /// By a connect.
+    Connect,
+}
+
+impl Listener {
+    pub(super) fn new(address: SocketAddr, front: &Front) -> Self {
+        let required =
+            |tls: &config::Tls| matches!(&tls.clients, Some(clients) if clients.need == ClientNeed::Required);
+        let manner = match &front.tls {
+            _ if !front.proxy_from.is_empty() => Manner::Connect,
+            None => Manner::Plain,
+            Some(tls) if required(tls) => Manner::Connect,
+            Some(_) => Manner::Tls,
+        };
+        Self { address, manner }
+    }
 }
 
 /// Asks until it is dropped. `None`: fit. `Some`: unfit, and why. To be spawned on the control runtime.
@@ -70,10 +110,10 @@ async fn ask_all(targets: &Targets) -> Result<(), String> {
             }
         });
     }
-    for address in targets.listeners.iter().copied() {
+    for listener in targets.listeners.iter().cloned() {
         asked.spawn(async move {
-            match timeout(PROBE_TIMEOUT, ask_listener(address)).await {
-                Ok(Err(error)) => Err(format!("listener {address} fails: {error}")),
+            match timeout(PROBE_TIMEOUT, ask_listener(&listener)).await {
+                Ok(Err(error)) => Err(format!("listener {} fails: {error}", listener.address)),
                 Ok(Ok(())) | Err(_) => Ok(()),
             }
         });
@@ -90,7 +130,8 @@ async fn ask_thread(path: PathBuf) -> io::Result<()> {
 }
 
 /// From the listener's own address: an address that is not here cannot be bound, and the other node is not asked.
-async fn ask_listener(address: SocketAddr) -> io::Result<()> {
+async fn ask_listener(listener: &Listener) -> io::Result<()> {
+    let address = listener.address;
     let ip = match address.ip() {
         ip if !ip.is_unspecified() => ip,
         IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
@@ -102,13 +143,24 @@ async fn ask_listener(address: SocketAddr) -> io::Result<()> {
     }
     match socket.connect((ip, address.port()).into()).await {
         // What breaks off may be one connection too many: an overload is not healed by moving it.
-        Ok(stream) => match ask(stream).await {
+        Ok(stream) => match ask_through(stream, listener.manner).await {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(error),
             Ok(()) | Err(_) => Ok(()),
         },
         // An address that leaves in this moment, or a gate that is shut.
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Err(error),
         Err(_) => Ok(()),
+    }
+}
+
+async fn ask_through(stream: TcpStream, manner: Manner) -> io::Result<()> {
+    match manner {
+        Manner::Plain => ask(stream).await,
+        Manner::Connect => Ok(()),
+        Manner::Tls => {
+            let connector = TlsConnector::from(trust::tls::anybodys_config());
+            ask(connector.connect(trust::tls::server_name(), stream).await?).await
+        }
     }
 }
 

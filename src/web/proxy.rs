@@ -87,9 +87,9 @@ fn prepare(
     connection: &Connection,
     upgrade: Option<&HeaderValue>,
 ) -> Option<()> {
-    let peer = connection.peer.map(|peer| peer.ip());
+    let client = forward::Client { ip: connection.peer.map(|peer| peer.ip()), secure: connection.secure.as_ref() };
     let host = || HeaderValue::from_str(pool.config().name.as_str()).unwrap_or(HeaderValue::from_static("localhost"));
-    forward::request(&mut parts.headers, &parts.uri, peer, host);
+    forward::request(&mut parts.headers, &parts.uri, client, host);
     parts.extensions.clear();
     if let Some(protocol) = upgrade {
         parts.headers.insert(header::UPGRADE, protocol.clone());
@@ -131,7 +131,8 @@ impl Attempt<'_> {
         loop {
             let Some(server) = self.pool.pick(&tried) else { return Err(last) };
             let want = if handed_back < UPSTREAM_HANDBACKS_MAX { Want::Any } else { Want::New };
-            let mut lease = match self.pool.connect(server, want).await {
+            let mut lease = match self.pool.connect(server, want, self.connection.peer.zip(self.connection.local)).await
+            {
                 Ok(lease) => lease,
                 Err(error) => {
                     last = self.cannot_connect(server, &error);

@@ -1,8 +1,8 @@
 //! What one listener serves, on one thread: which route a request takes, and what holds for all of them.
 
 use super::{files::Folder, path, pool::Pool, proxy};
-use crate::http::{Body, Connection, Handler, closing, page};
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use crate::http::{Body, Connection, Handler, closing, page, redirect};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, uri::Authority};
 use hyper::body::Incoming;
 use std::{rc::Rc, sync::Arc};
 
@@ -10,6 +10,8 @@ use std::{rc::Rc, sync::Arc};
 #[derive(Debug, Default)]
 pub(super) struct Site {
     pub(super) routes: Vec<(String, Action)>,
+    /// The value of `Strict-Transport-Security`.
+    hsts: Option<HeaderValue>,
 }
 
 /// What answers.
@@ -17,13 +19,15 @@ pub(super) struct Site {
 pub(super) enum Action {
     Folder(Folder),
     Proxy(Rc<Pool>),
+    /// To the same address by https, at this port.
+    ToHttps(u16),
 }
 
 impl Site {
-    pub(super) fn new(mut routes: Vec<(String, Action)>) -> Rc<Self> {
+    pub(super) fn new(mut routes: Vec<(String, Action)>, hsts: Option<HeaderValue>) -> Rc<Self> {
         // Stable: of two equal prefixes the first in the file wins.
         routes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.trim_end_matches('/').len()));
-        Rc::new(Self { routes })
+        Rc::new(Self { routes, hsts })
     }
 
     async fn route(&self, request: Request<Incoming>, connection: &Arc<Connection>) -> Response<Body> {
@@ -41,6 +45,7 @@ impl Site {
         match found.map(|(_, action)| action) {
             Some(Action::Folder(folder)) => folder.answer(method, request.uri(), request.headers(), connection).await,
             Some(Action::Proxy(pool)) => proxy::forward(pool, request, connection).await,
+            Some(Action::ToHttps(port)) => to_https(&request, *port),
             None => page(StatusCode::NOT_FOUND, "There is nothing at this address."),
         }
     }
@@ -49,7 +54,12 @@ impl Site {
 impl Handler for Site {
     async fn handle(self: Rc<Self>, request: Request<Incoming>, connection: Arc<Connection>) -> Response<Body> {
         let mut response = self.route(request, &connection).await;
-        response.headers_mut().entry(header::SERVER).or_insert(HeaderValue::from_static("hawser"));
+        let headers = response.headers_mut();
+        headers.entry(header::SERVER).or_insert(HeaderValue::from_static("hawser"));
+        if let Some(hsts) = &self.hsts {
+            // Ours is the listener's own word, whatever a server behind says (RFC 6797 §6.1: one field).
+            headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
+        }
         response
     }
 }
@@ -57,6 +67,31 @@ impl Handler for Site {
 fn refused() -> Response<Body> {
     let mut response = page(StatusCode::METHOD_NOT_ALLOWED, "This is not done here.");
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+    response
+}
+
+/// The same address by https. What is not GET or HEAD is to keep its method and body (RFC 9110 §15.4.9).
+fn to_https(request: &Request<Incoming>, port: u16) -> Response<Body> {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let said = request.uri().authority().cloned().or_else(|| host.and_then(|host| host.parse::<Authority>().ok()));
+    let location = said.as_ref().map(Authority::host).filter(|host| !host.is_empty()).and_then(|host| {
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let location = match port {
+            443 => format!("https://{host}{path}"),
+            port => format!("https://{host}:{port}{path}"),
+        };
+        HeaderValue::from_str(&location).ok()
+    });
+    let Some(location) = location else {
+        return page(
+            StatusCode::BAD_REQUEST,
+            "This site is at https, and the request does not say which host it is for.",
+        );
+    };
+    let mut response = redirect(location);
+    if *request.method() != Method::GET && *request.method() != Method::HEAD {
+        *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    }
     response
 }
 

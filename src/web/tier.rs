@@ -4,27 +4,31 @@
 //! owns all that it serves with; what is shared are counters, the health of servers and the drain.
 
 use super::{
+    door::{Door, Hall, accept},
     fault::Fault,
     files::{Folder, Shelf},
     health::{UpstreamView, Upstreams},
     pool::Pool,
     probe,
     site::{Action, Site},
+    tls::{Certificates, TlsView},
 };
 use crate::{
     cluster::{GroupName, Name},
     config::{self, RouteAction},
     http::{
-        BindError, Connection, Counters, Drain, Patience, Scope, Totals, Transport, bind, check_free, count,
-        raise_open_files, serve,
+        BindError, Connection, Counters, Drain, Patience, Scope, Totals, bind, check_free, raise_open_files, serve,
     },
     limits::{
-        ACCEPT_PAUSE, FILE_READERS_MAX, PROBE_CONNECTIONS_MAX, UPSTREAM_KEEP_IDLE, WEB_CONNECTIONS_MAX, WEB_THREADS_MAX,
+        ACCEPT_PAUSE, FILE_READERS_MAX, PROBE_CONNECTIONS_MAX, TLS_HANDSHAKES_MAX, UPSTREAM_KEEP_IDLE,
+        WEB_CONNECTIONS_MAX, WEB_THREADS_MAX,
     },
+    trust::{TicketSecrets, site::Trouble},
 };
-use futures_util::FutureExt;
+use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     fmt,
     hash::{BuildHasher, RandomState},
@@ -38,7 +42,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    net::{TcpListener, TcpStream, UnixListener},
+    net::{TcpListener, UnixListener},
     runtime::{Builder, LocalOptions, LocalRuntime},
     sync::watch,
     task::spawn_local,
@@ -52,6 +56,8 @@ pub struct Setup {
     pub web: config::Web,
     /// The groups' addresses: a connection to one of them belongs to its group, also through a wildcard listener.
     pub vips: Vec<(IpAddr, GroupName)>,
+    /// What session tickets are made from; of this process alone if there is nothing.
+    pub tickets: Option<TicketSecrets>,
     /// How long clients are waited for.
     pub patience: Patience,
     /// Most connections at once; fewer if the process may not open that many files.
@@ -65,6 +71,7 @@ impl Default for Setup {
         Self {
             web: config::Web::default(),
             vips: Vec::new(),
+            tickets: None,
             patience: Patience::default(),
             connections_max: WEB_CONNECTIONS_MAX,
             fault: None,
@@ -92,6 +99,8 @@ pub enum Error {
     Bind(BindError),
     /// A route names an upstream that is not there.
     Upstream(Name),
+    /// A certificate or another file of TLS cannot be used.
+    Tls(Trouble),
     /// A folder to serve is not there.
     Folder(PathBuf, io::Error),
     /// A web thread could not be started.
@@ -103,6 +112,7 @@ impl fmt::Display for Error {
         match self {
             Self::Bind(error) => error.fmt(f),
             Self::Upstream(name) => write!(f, "a route names the upstream {name}, which is not there"),
+            Self::Tls(trouble) => trouble.fmt(f),
             Self::Folder(path, error) => write!(f, "cannot serve the folder {}: {error}", path.display()),
             Self::Thread(error) => write!(f, "cannot start a web thread: {error}"),
         }
@@ -114,6 +124,7 @@ impl std::error::Error for Error {
         match self {
             Self::Bind(error) => Some(error),
             Self::Folder(_, error) | Self::Thread(error) => Some(error),
+            Self::Tls(trouble) => Some(trouble),
             Self::Upstream(_) => None,
         }
     }
@@ -139,6 +150,8 @@ struct Running {
     sockets: Vec<PathBuf>,
     seats: Vec<Arc<Seat>>,
     upstreams: Upstreams,
+    listeners: Vec<probe::Listener>,
+    certificates: Certificates,
     connections_max: usize,
     stop: watch::Sender<Option<Instant>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -168,6 +181,9 @@ pub struct View {
     pub totals: Totals,
     /// The servers behind it.
     pub upstreams: Vec<UpstreamView>,
+    /// The certificates that it shows.
+    #[serde(default)]
+    pub tls: Vec<TlsView>,
 }
 
 impl Tier {
@@ -183,6 +199,10 @@ impl Tier {
         let threads = threads.clamp(1, WEB_THREADS_MAX);
         let connections_max = raise_open_files().min(setup.connections_max);
         let (addresses, mut sockets) = bind_all(&setup.web, threads)?;
+        let secrets = setup.tickets.clone().unwrap_or_else(TicketSecrets::of_this_process);
+        let certificates = Certificates::load(&setup.web, &addresses, secrets).map_err(Error::Tls)?;
+        let asked = setup.web.listeners.iter().zip(&addresses);
+        let listeners = asked.map(|(listener, address)| probe::Listener::new(*address, &listener.front)).collect();
         let groups = setup.vips.iter().map(|(_, group)| *group);
         let groups: Vec<GroupName> = groups.chain(setup.web.listeners.iter().filter_map(|l| l.group)).collect();
         let upstreams = Upstreams::new(&setup.web.upstreams);
@@ -194,6 +214,8 @@ impl Tier {
             sockets: Vec::new(),
             seats: Vec::new(),
             upstreams: upstreams.clone(),
+            listeners,
+            certificates: certificates.clone(),
             connections_max,
             stop,
             threads: Mutex::default(),
@@ -209,7 +231,9 @@ impl Tier {
                 socket: socket.clone(),
                 seat: Arc::clone(&seat),
                 upstreams: upstreams.clone(),
+                certificates: certificates.clone(),
                 connections_max: (connections_max / threads).max(1),
+                entering_max: (TLS_HANDSHAKES_MAX.min(connections_max / 2) / threads).max(1),
                 stopped: stopped.clone(),
             };
             running.sockets.push(socket);
@@ -235,7 +259,7 @@ pub fn serve_dir(folder: PathBuf, address: SocketAddr) -> Result<Handle, Error> 
     }
     let action = RouteAction::Static(config::Static::new(folder));
     let route = config::Route { path: "/".to_owned(), action };
-    let listener = config::Listener { address, group: None, routes: vec![route] };
+    let listener = config::Listener { address, group: None, routes: vec![route], front: config::Front::default() };
     Tier::start(Setup { web: config::Web { listeners: vec![listener], ..config::Web::default() }, ..Setup::default() })
 }
 
@@ -255,7 +279,13 @@ impl Handle {
     /// For [`probe::run`].
     #[must_use]
     pub fn probe_targets(&self) -> probe::Targets {
-        probe::Targets { threads: self.0.sockets.clone(), listeners: self.0.addresses.clone() }
+        probe::Targets { threads: self.0.sockets.clone(), listeners: self.0.listeners.clone() }
+    }
+
+    /// For [`super::tls::run`].
+    #[must_use]
+    pub fn certificates(&self) -> Certificates {
+        self.0.certificates.clone()
     }
 
     /// How far the connections of a group are asked to end, until the next call.
@@ -308,6 +338,7 @@ impl Handle {
             in_flight: groups.map(|group| (group, self.in_flight(group))).collect(),
             totals: self.totals(),
             upstreams: self.0.upstreams.view(),
+            tls: self.0.certificates.view(),
         }
     }
 
@@ -374,7 +405,9 @@ struct Plan {
     socket: PathBuf,
     seat: Arc<Seat>,
     upstreams: Upstreams,
+    certificates: Certificates,
     connections_max: usize,
+    entering_max: usize,
     stopped: watch::Receiver<Option<Instant>>,
 }
 
@@ -418,18 +451,31 @@ impl Plan {
             let routes =
                 routes.map(|(route, number)| action(route, number, &pools, &shelf)).collect::<Result<_, _>>()?;
             let socket = TcpListener::from_std(socket).map_err(Error::Thread)?;
-            served.push((socket, configured.group, Site::new(routes)));
+            let front = &configured.front;
+            let hsts = front.hsts.as_ref().and_then(|hsts| HeaderValue::from_str(hsts).ok());
+            let door = Door {
+                address: socket.local_addr().unwrap_or(configured.address),
+                group: configured.group,
+                site: Site::new(routes, hsts),
+                tls: front.tls.as_ref().and_then(|tls| self.certificates.of(tls)),
+                proxy_from: front.proxy_from.clone(),
+            };
+            served.push((socket, Rc::new(door)));
         }
         let probed = UnixListener::bind(&self.socket).map_err(Error::Thread)?;
         drop(entered);
-        let shared = Rc::new(Shared {
-            seat: self.seat,
+        let hall = Rc::new(Hall {
+            counters: Arc::clone(&self.seat.counters),
+            ungrouped: Arc::clone(&self.seat.ungrouped),
+            groups: self.seat.groups.clone(),
             vips: self.setup.vips.iter().copied().collect(),
             connections_max: self.connections_max,
             patience: self.setup.patience,
+            entering: Cell::new(0),
+            entering_max: self.entering_max,
         });
         let fault = self.setup.fault.clone();
-        Ok((runtime, Worker { shared, served, probed, pools, fault, stopped: self.stopped }))
+        Ok((runtime, Worker { hall, served, probed, pools, fault, stopped: self.stopped }))
     }
 }
 
@@ -447,33 +493,26 @@ fn action(
         RouteAction::Proxy { upstream } => {
             Action::Proxy(pools.get(upstream).cloned().ok_or(Error::Upstream(*upstream))?)
         }
+        RouteAction::ToHttps { port } => Action::ToHttps(*port),
     };
     Ok((route.path.clone(), action))
 }
 
 /// A thread at work.
 struct Worker {
-    shared: Rc<Shared>,
-    served: Vec<(TcpListener, Option<GroupName>, Rc<Site>)>,
+    hall: Rc<Hall>,
+    served: Vec<(TcpListener, Rc<Door>)>,
     probed: UnixListener,
     pools: BTreeMap<Name, Rc<Pool>>,
     fault: Option<Fault>,
     stopped: watch::Receiver<Option<Instant>>,
 }
 
-/// What all accept loops of a thread share.
-struct Shared {
-    seat: Arc<Seat>,
-    vips: BTreeMap<IpAddr, GroupName>,
-    connections_max: usize,
-    patience: Patience,
-}
-
 impl Worker {
     /// Until the tier is to end, and then until the last connection has ended, or the deadline.
     async fn run(mut self) {
-        for (listener, group, site) in self.served {
-            spawn_local(accept(listener, group, site, Rc::clone(&self.shared), self.stopped.clone()));
+        for (listener, door) in self.served {
+            spawn_local(accept(listener, door, Rc::clone(&self.hall), self.stopped.clone()));
         }
         spawn_local(accept_probes(self.probed));
         if !self.pools.is_empty() {
@@ -484,7 +523,7 @@ impl Worker {
         }
         // An error: the handle is gone, nobody waits.
         let Ok(deadline) = self.stopped.wait_for(Option::is_some).await.map(|deadline| *deadline) else { return };
-        let counters = &self.shared.seat.counters;
+        let counters = &self.hall.counters;
         let all_closed = async {
             // The accept loops have one turn to take in what the kernel had ready.
             tokio::task::yield_now().await;
@@ -499,58 +538,9 @@ impl Worker {
     }
 }
 
-/// Accepts until the tier is to end. What the kernel has ready then is still served: closing would reset it.
-async fn accept(
-    listener: TcpListener,
-    group: Option<GroupName>,
-    site: Rc<Site>,
-    shared: Rc<Shared>,
-    mut stopped: watch::Receiver<Option<Instant>>,
-) {
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            _ = stopped.wait_for(Option::is_some) => break,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, peer)) => shared.begin(stream, peer, group, &site),
-            Err(error) => {
-                count(&shared.seat.counters.accept_errors);
-                // The client's own (RFC: it went before it was accepted), or ours: no files or memory left.
-                if error.kind() != io::ErrorKind::ConnectionAborted {
-                    tracing::debug!(%error, "cannot accept a connection");
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    }
-    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
-        shared.begin(stream, peer, group, &site);
-    }
-}
-
-impl Shared {
-    fn begin(&self, stream: TcpStream, peer: SocketAddr, group: Option<GroupName>, site: &Rc<Site>) {
-        let counters = &self.seat.counters;
-        if counters.totals().active >= self.connections_max as u64 {
-            count(&counters.refused);
-            stream.reset_on_close();
-            return;
-        }
-        let group = group.or_else(|| match self.vips.is_empty() {
-            true => None,
-            false => stream.local_addr().ok().and_then(|local| self.vips.get(&local.ip().to_canonical()).copied()),
-        });
-        let scope = group.and_then(|group| self.seat.groups.get(&group)).unwrap_or(&self.seat.ungrouped);
-        let connection = Connection::new(Some(peer), Arc::clone(scope), Arc::clone(counters), self.patience);
-        spawn_local(serve(stream, connection, Rc::clone(site)));
-    }
-}
-
 /// Serves the probes of this process, by the same means as everything else, but counted apart.
 async fn accept_probes(listener: UnixListener) {
-    let (site, scope, counters) = (Site::new(Vec::new()), Arc::<Scope>::default(), Arc::<Counters>::default());
+    let (site, scope, counters) = (Site::new(Vec::new(), None), Arc::<Scope>::default(), Arc::<Counters>::default());
     let me = rustix::process::geteuid().as_raw();
     loop {
         match listener.accept().await {

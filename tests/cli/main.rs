@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod daemons;
+mod tls;
 
 use std::{
     fs,
@@ -256,6 +257,56 @@ fn init_makes_a_pair_without_a_witness_that_says_what_it_does_not_protect_from()
     }
     assert_eq!(pair(&["--out", "bare"]).status.code(), Some(2), "something must be chosen");
     assert_eq!(pair(&["--no-witness", "--witness", "w=127.0.0.1:7003", "--out", "both"]).status.code(), Some(2));
+}
+
+#[test]
+fn init_makes_a_pair_that_an_existing_etcd_votes_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let pair = |more: &[&str]| {
+        let nodes = ["init", "--cluster", "shop", "--node", "n1=127.0.0.1:7001", "--node", "n2=127.0.0.1:7002"];
+        hawser(&[&nodes, more].concat(), dir.path())
+    };
+    let members = ["--etcd", "https://10.0.0.7:2379", "--etcd", "https://10.0.0.8:2379", "--etcd", "https://10.0.0.9"];
+    let made = pair(&[&members[..], &["--out", "secure"]].concat());
+    assert!(made.status.success() && out(&made).contains("etcd-client.key"), "{}{}", out(&made), err(&made));
+    assert!(!out(&made).contains("witness"), "{}", out(&made));
+    let checked = hawser(&["check", "--offline", "secure/n1/hawser.toml"], dir.path());
+    assert!(out(&checked).contains("etcd of 3 members"), "{}{}", out(&checked), err(&checked));
+    let plain = pair(&["--etcd", "http://127.0.0.1:2379", "--out", "plain"]);
+    assert!(plain.status.success() && !out(&plain).contains("etcd-client"), "{}{}", out(&plain), err(&plain));
+    assert!(hawser(&["check", "plain/n2/hawser.toml"], dir.path()).status.success());
+    let no_url = pair(&["--etcd", "10.0.0.7", "--out", "none"]);
+    assert_eq!(no_url.status.code(), Some(2));
+    assert!(err(&no_url).contains("http://") && !dir.path().join("none").exists(), "{}", err(&no_url));
+    assert_eq!(pair(&["--etcd", "http://127.0.0.1", "--no-witness", "--out", "both"]).status.code(), Some(2));
+}
+
+#[test]
+fn the_check_opens_what_is_shown_to_an_etcd() {
+    let dir = tempfile::tempdir().unwrap();
+    let nodes = ["--node", "n1=127.0.0.1:7001", "--node", "n2=127.0.0.1:7002", "--etcd", "https://127.0.0.1:2379"];
+    let made = hawser(&[&["init", "--cluster", "shop"], &nodes[..]].concat(), dir.path());
+    assert!(made.status.success(), "{}", err(&made));
+    let home = dir.path().join("shop/n1");
+    let check = || {
+        let checked = hawser(&["check", "shop/n1/hawser.toml"], dir.path());
+        (checked.status.code(), err(&checked))
+    };
+    let (code, told) = check();
+    assert!(code == Some(78) && told.contains("etcd-ca.pem"), "{told}");
+    // Any pair will do: it is etcd who judges whose they are.
+    fs::copy(home.join("ca.crt"), home.join("etcd-ca.pem")).unwrap();
+    fs::copy(home.join("node.crt"), home.join("etcd-client.pem")).unwrap();
+    fs::copy(dir.path().join("shop/n2/node.key"), home.join("etcd-client.key")).unwrap();
+    let (code, told) = check();
+    assert!(code == Some(78) && told.contains("etcd-client.key") && told.contains("does not belong"), "{told}");
+    fs::copy(home.join("node.key"), home.join("etcd-client.key")).unwrap();
+    assert_eq!(check().0, Some(0), "{}", check().1);
+    // Both what is beside it and what etcd is shown are told at once.
+    fs::remove_file(home.join("etcd-client.pem")).unwrap();
+    fs::set_permissions(home.join("node.key"), fs::Permissions::from_mode(0o644)).unwrap();
+    let (code, told) = check();
+    assert!(code == Some(78) && told.contains("etcd-client.pem") && told.contains("node.key"), "{told}");
 }
 
 #[test]

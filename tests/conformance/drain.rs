@@ -4,7 +4,7 @@ use crate::kit::*;
 use bytes::Bytes;
 use hawser::{
     cluster::Name,
-    config::Listener,
+    config::{Front, Listener},
     web::{Drain, Handle},
 };
 use http_body_util::{BodyExt, Empty};
@@ -153,8 +153,14 @@ fn a_drain_concerns_its_group_only() {
         address: ANY_PORT.parse().unwrap(),
         group: Some(other),
         routes: routes.clone(),
+        front: Front::default(),
     });
-    setup.web.listeners.push(Listener { address: "0.0.0.0:0".parse().unwrap(), group: None, routes });
+    setup.web.listeners.push(Listener {
+        address: "0.0.0.0:0".parse().unwrap(),
+        group: None,
+        routes,
+        front: Front::default(),
+    });
     // A wildcard listener: a connection belongs to the group of the address that it came to.
     setup.vips = vec![("127.0.0.9".parse().unwrap(), group())];
     let (handle, mine) = start(setup);

@@ -1,7 +1,8 @@
 //! Static files.
 
-use crate::kit::*;
+use crate::{kit::*, secure::*};
 use bytes::Bytes;
+use hawser::config::Front;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::{
@@ -293,6 +294,39 @@ fn a_large_file_comes_whole_by_http2() {
         sender.send_request(request).await.unwrap().into_body().collect().await.unwrap().to_bytes()
     });
     assert!(read == bytes);
+}
+
+/// By every way in: some send from the page cache, and what must be sealed first does not.
+#[test]
+fn a_large_file_comes_whole_by_tls_and_behind_a_proxy_header_too() {
+    const HEADER: &[u8] = b"PROXY TCP4 203.0.113.7 192.0.2.10 50000 443\r\n";
+    const LARGE: &str = "GET /large.bin HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    const PART: &str = "GET /large.bin HTTP/1.1\r\nHost: localhost\r\nRange: bytes=100000-2999999\r\n\r\n";
+    let (folder, authority) = (site(), Authority::new());
+    let text: String = (0..3_000_001_u32).map(|index| char::from(b' ' + (index % 89) as u8)).collect();
+    fs::write(folder.path().join("large.bin"), &text).unwrap();
+    let mut setup = setup(vec![folder_route("/", folder.path())], vec![]);
+    let announced = Front { proxy_from: vec!["127.0.0.0/8".parse().unwrap()], ..Front::default() };
+    let both = Front { proxy_from: announced.proxy_from.clone(), ..front(authority.tls()) };
+    for front in [announced, front(authority.tls()), both] {
+        setup.web.listeners.push(listener(&setup, front));
+    }
+    let (handle, _) = start(setup);
+    let ways = handle.local_addrs();
+    let mut client = Client::connect(ways[1]);
+    client.send([HEADER, LARGE.as_bytes(), PART.as_bytes()].concat());
+    assert!(client.reply().unwrap().text() == text);
+    assert!(client.reply().unwrap().text() == &text[100_000..3_000_000]);
+    for (way, before) in [(ways[2], &b""[..]), (ways[3], HEADER)] {
+        let mut stream = secure_after(way, before, &authority.client(BOTH), "localhost").unwrap();
+        let (head, body) = exchange(&mut stream, LARGE).unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 ") && body == text, "{head}");
+        let (head, body) = exchange(&mut stream, PART).unwrap();
+        assert!(head.starts_with("HTTP/1.1 206 ") && body == text[100_000..3_000_000], "{head}");
+    }
+    // What went out is counted as it went, whoever wrote it.
+    let (sent, whole) = (handle.totals().bytes_out, 3 * (3_000_001 + 2_900_000));
+    assert!((whole..whole + 6000).contains(&sent), "{sent} bytes for {whole}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use hawser::{
     cluster::{GroupName, Name},
-    config::{HealthCheck, HealthKind, Listener, Route, RouteAction, Static, Upstream, Web},
+    config::{Front, HealthCheck, HealthKind, Listener, Route, RouteAction, Static, Upstream, Web},
     web::{Handle, Setup, Tier},
 };
 use std::{
@@ -30,7 +30,8 @@ pub fn group() -> GroupName {
 
 /// A tier of one thread and one listener, which belongs to the group `web`.
 pub fn setup(routes: Vec<Route>, upstreams: Vec<Upstream>) -> Setup {
-    let listener = Listener { address: ANY_PORT.parse().unwrap(), group: Some(group()), routes };
+    let listener =
+        Listener { address: ANY_PORT.parse().unwrap(), group: Some(group()), routes, front: Front::default() };
     Setup { web: Web { listeners: vec![listener], upstreams, threads: 1, ..Web::default() }, ..Setup::default() }
 }
 
@@ -68,6 +69,7 @@ pub fn upstream(servers: &[SocketAddr]) -> Upstream {
         response_timeout: PATIENCE,
         idle_timeout: PATIENCE,
         http2: false,
+        proxy_protocol: None,
     }
 }
 

@@ -6,10 +6,14 @@
 mod coding;
 mod drain;
 mod files;
+mod floods;
 mod health;
 mod kit;
 mod listeners;
 mod pages;
+mod proxied;
 mod proxy;
 mod ranges;
 mod requests;
+mod secure;
+mod tls;

@@ -6,6 +6,9 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests fail as tests do")]
 
+mod etcd;
+mod hygiene;
+mod links;
 mod pairs;
 
 use nix::sys::signal::{Signal, kill};

@@ -42,7 +42,7 @@ esac
 "#;
 
 /// Runs a test where networks can be made, and alone.
-fn in_sandbox(test: &str, body: impl FnOnce()) {
+pub(crate) fn in_sandbox(test: &str, body: impl FnOnce()) {
     if geteuid().is_root() || std::env::var_os(INSIDE).is_some() {
         let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         return body();
@@ -56,7 +56,7 @@ fn in_sandbox(test: &str, body: impl FnOnce()) {
 }
 
 /// Two nodes on a switch, and somebody who asks by ARP who has the address.
-struct Pair {
+pub(super) struct Pair {
     nodes: [Daemon; 2],
     observer: Observer,
     lab: Lab,
@@ -67,8 +67,20 @@ struct Pair {
 impl Pair {
     /// A pair that n1 serves.
     fn start(tiebreak: &str, more: &str) -> Self {
+        Self::start_on(Lab::new().unwrap(), tiebreak, more)
+    }
+
+    /// The same, in a laboratory in which something runs already.
+    pub(super) fn start_on(lab: Lab, tiebreak: &str, more: &str) -> Self {
+        let mut pair = Self::begin_on(lab, tiebreak, more);
+        pair.wait_for_owner(Host::N1);
+        pair.wait("both nodes hear each other", |pair| Host::NODES.iter().all(|node| pair.hears(*node)));
+        pair
+    }
+
+    /// Two daemons, whatever becomes of them.
+    pub(super) fn begin_on(lab: Lab, tiebreak: &str, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let lab = Lab::new().unwrap();
         make(folder.path(), tiebreak, more);
         let daemon = |host: Host| {
             let home = folder.path().join(host.name());
@@ -83,13 +95,10 @@ impl Pair {
         };
         let nodes = Host::NODES.map(daemon);
         let observer = Observer::start(lab.host(Host::Observer), Host::Observer.mac(), VIP).unwrap();
-        let mut pair = Self { nodes, observer, lab, begun: clock::now(), folder };
-        pair.wait_for_owner(Host::N1);
-        pair.wait("both nodes hear each other", |pair| Host::NODES.iter().all(|node| pair.hears(*node)));
-        pair
+        Self { nodes, observer, lab, begun: clock::now(), folder }
     }
 
-    fn wait(&self, what: &str, mut is: impl FnMut(&Self) -> bool) {
+    pub(super) fn wait(&self, what: &str, mut is: impl FnMut(&Self) -> bool) {
         let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| until(what, || is(self))));
         if told.is_err() {
             let logs = Host::NODES.map(|node| std::fs::read_to_string(self.log(node)).unwrap_or_default());
@@ -97,11 +106,11 @@ impl Pair {
         }
     }
 
-    fn log(&self, node: Host) -> PathBuf {
+    pub(super) fn log(&self, node: Host) -> PathBuf {
         self.folder.path().join(format!("{}.log", node.name()))
     }
 
-    fn node(&mut self, host: Host) -> &mut Daemon {
+    pub(super) fn node(&mut self, host: Host) -> &mut Daemon {
         let [n1, n2] = &mut self.nodes;
         if host == Host::N1 { n1 } else { n2 }
     }
@@ -122,18 +131,23 @@ impl Pair {
         peer["connected"] == true && peer["fitness"] == "fit"
     }
 
+    /// It hears the third voter.
+    pub(super) fn is_judged(&self, node: Host) -> bool {
+        self.status(node)["witness"]["connected"] == true
+    }
+
     /// Who answered last, in the last while.
-    fn holder(&self) -> Option<String> {
+    pub(super) fn holder(&self) -> Option<String> {
         let now = clock::now();
         self.observer.between(now - Duration::from_millis(200), now).unwrap().holder_names().pop()
     }
 
-    fn wait_for_owner(&mut self, node: Host) {
+    pub(super) fn wait_for_owner(&mut self, node: Host) {
         self.wait(&format!("{} answers", node.name()), |pair| pair.holder().as_deref() == Some(node.name()));
     }
 
     /// Since the start never two answered.
-    fn assert_never_two(&self) {
+    pub(super) fn assert_never_two(&self) {
         let seen = self.observer.between(self.begun, clock::now()).unwrap();
         assert!(seen.asks > 200, "nothing was measured: {seen:?}");
         assert!(seen.double.is_zero(), "both answered: {seen:?}");
@@ -296,6 +310,60 @@ fn an_agent_that_fails_means_no_takeover_until_somebody_says_that_the_node_is_of
             let history = String::from_utf8_lossy(&history.stdout).into_owned();
             history.contains("confirmed_by_operator") && history.contains("fencing_failed")
         });
+        pair.assert_never_two();
+    });
+}
+
+/// Debian's `fence_dummy`: it keeps in a file whether the machine is on. It ends nothing, so the machine dies first.
+fn fenced_by_a_real_agent(folder: &Path, kind: &str) -> Pair {
+    let device = |host: Host| {
+        let file = folder.join(host.name());
+        std::fs::write(&file, "on").unwrap();
+        let name = host.name();
+        format!("[fence.{name}]\noptions = {{ status_file = \"{}\" }}\n", file.display())
+    };
+    let [n1, n2] = Host::NODES.map(device);
+    let options = format!("{{ type = \"{kind}\", power_timeout = 1 }}");
+    Pair::start(
+        "fence",
+        &format!("[fence]\nagent = \"fence_dummy\"\nhead_start = \"1s\"\noptions = {options}\n{n1}{n2}"),
+    )
+}
+
+#[test]
+#[ignore = "needs Debian's fence-agents; tests/fence.sh runs it"]
+fn a_real_agent_is_understood_and_what_it_switched_off_is_replaced() {
+    in_sandbox("pairs::a_real_agent_is_understood_and_what_it_switched_off_is_replaced", || {
+        let devices = tempfile::tempdir().unwrap();
+        let mut pair = fenced_by_a_real_agent(devices.path(), "file");
+        let power = |host: Host| std::fs::read_to_string(devices.path().join(host.name())).unwrap();
+        assert_eq!(Host::NODES.map(power), ["on", "on"], "nobody is shot while all is well");
+        pair.node(Host::N1).signal_all(Signal::SIGKILL).unwrap();
+        pair.wait_for_owner(Host::N2);
+        assert_eq!(Host::NODES.map(power), ["off", "on"], "it was switched off before it was replaced");
+        let status = pair.status(Host::N2);
+        assert!(status["tiebreak_state"]["stand"].as_str().unwrap().contains("powered off"), "{status}");
+        pair.assert_never_two();
+    });
+}
+
+#[test]
+#[ignore = "needs Debian's fence-agents; tests/fence.sh runs it"]
+fn a_real_agent_that_fails_is_quoted_and_nothing_is_taken_over() {
+    in_sandbox("pairs::a_real_agent_that_fails_is_quoted_and_nothing_is_taken_over", || {
+        let devices = tempfile::tempdir().unwrap();
+        let mut pair = fenced_by_a_real_agent(devices.path(), "fail");
+        pair.node(Host::N1).signal_all(Signal::SIGKILL).unwrap();
+        pair.wait("it says that fencing failed, in the agent's words", |pair| {
+            let page = pair.hawser(Host::N2, &["status"]);
+            let text = String::from_utf8_lossy(&page.stdout).into_owned();
+            page.status.code() == Some(2)
+                && text.contains("! n1 could not be powered off")
+                && text.contains("Timed out waiting to power OFF")
+        });
+        assert_eq!(pair.holder(), None, "nothing is taken over");
+        assert!(pair.hawser(Host::N2, &["confirm-fenced", "n1", "--yes"]).status.success());
+        pair.wait_for_owner(Host::N2);
         pair.assert_never_two();
     });
 }

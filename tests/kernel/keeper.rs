@@ -1,10 +1,9 @@
 //! The keeper: intents in, addresses on the interface and frames on the wire.
 
 use crate::lab::{
-    Capture, Lab, NODE, PEER, Seen, VIP4, VIP6, add_address, arp_request, child, eventually, has, index,
-    isolated_tests, netlink, read, set_up,
+    Capture, Lab, NODE, PEER, Seen, VIP4, VIP6, add_address, child, eventually, has, isolated_tests, netlink, read,
+    set_up,
 };
-use etherparse::ArpOperation;
 use hawser::{
     clock,
     cluster::{GroupName, Intent, Layers, Member, Report, Term},
@@ -13,7 +12,6 @@ use hawser::{
     vip::{
         Keeper, KeeperError, KeeperHandle, KeeperSetup, SupervisorLink,
         gate::Gate,
-        netlink::Routing,
         supervision::{Heard, Word, hear},
     },
 };
@@ -34,37 +32,41 @@ use std::{
     time::Duration,
 };
 
-const LEASE: Duration = Duration::from_millis(500);
-const TERM: Term = Term(3);
+pub(crate) const LEASE: Duration = Duration::from_millis(500);
+pub(crate) const TERM: Term = Term(3);
 /// Set in a child that is to hold addresses: for how many milliseconds.
 const HOLD_FOR: &str = "HAWSER_TEST_HOLD_FOR";
 
-fn web() -> GroupName {
+pub(crate) fn web() -> GroupName {
     GroupName::new("web").unwrap()
 }
 
-fn vip(ip: impl Into<IpAddr>, interface: &str) -> Vip {
+pub(crate) fn vip(ip: impl Into<IpAddr>, interface: &str) -> Vip {
     Vip { address: ip.into().into(), interface: interface.into() }
 }
 
-fn group(name: &str, vips: Vec<Vip>) -> Group {
+pub(crate) fn group(name: &str, vips: Vec<Vip>) -> Group {
     Group { name: GroupName::new(name).unwrap(), prefer: Member::First, vips }
 }
 
-fn web_group() -> Group {
+pub(crate) fn web_group() -> Group {
     group("web", vec![vip(VIP4, NODE), vip(VIP6, NODE)])
 }
 
 /// A keeper and what it reports.
-struct Kept {
-    handle: KeeperHandle,
+pub(crate) struct Kept {
+    pub(crate) handle: KeeperHandle,
     layers: Layers,
-    reports: mpsc::Receiver<Report>,
+    pub(crate) reports: mpsc::Receiver<Report>,
     quiet: Arc<AtomicBool>,
 }
 
 impl Kept {
-    fn new(groups: Vec<Group>, gate: GateMode, supervisor: Option<SupervisorLink>) -> Result<Self, KeeperError> {
+    pub(crate) fn new(
+        groups: Vec<Group>,
+        gate: GateMode,
+        supervisor: Option<SupervisorLink>,
+    ) -> Result<Self, KeeperError> {
         let (tell, reports) = mpsc::channel();
         let quiet = Arc::new(AtomicBool::new(true));
         let asked = Arc::clone(&quiet);
@@ -80,24 +82,24 @@ impl Kept {
         Ok(Self { handle, layers, reports, quiet })
     }
 
-    fn of_web() -> Self {
+    pub(crate) fn of_web() -> Self {
         Self::new(vec![web_group()], GateMode::On, None).unwrap()
     }
 
     /// Holds the group `web` by a lease that outlasts the test.
-    fn holding() -> Self {
+    pub(crate) fn holding() -> Self {
         let kept = Self::of_web();
         kept.hold(Duration::from_secs(30));
         kept
     }
 
-    fn hold(&self, time: Duration) {
+    pub(crate) fn hold(&self, time: Duration) {
         self.handle.set(web(), Intent::Held { term: TERM, until: clock::now() + time });
         self.wait_for(|report| *report == Report::Held(web(), TERM));
     }
 
     /// Waits for a report; others are skipped.
-    fn wait_for(&self, mut wanted: impl FnMut(&Report) -> bool) -> Report {
+    pub(crate) fn wait_for(&self, mut wanted: impl FnMut(&Report) -> bool) -> Report {
         let mut skipped = Vec::new();
         loop {
             match self.reports.recv_timeout(Duration::from_secs(10)) {
@@ -108,7 +110,7 @@ impl Kept {
         }
     }
 
-    fn wait_for_event(&self, text: &str) {
+    pub(crate) fn wait_for_event(&self, text: &str) {
         self.wait_for(|report| matches!(report, Report::Event(said) if said.contains(text)));
     }
 }
@@ -230,61 +232,6 @@ isolated_tests! {
         assert!(!has(VIP4) && !has(VIP6) && !lab.answers_arp(VIP4));
         let claims = |frame: &[u8]| matches!(read(frame), Seen::Arp { sender, .. } if sender == VIP4);
         assert!(!capture.wait(Duration::from_millis(50), claims), "announced after the thaw");
-    }
-
-    fn the_first_frames_announce_in_both_forms_and_follow_the_schedule() {
-        let lab = Lab::new();
-        let capture = lab.on_peer(|| Capture::new(PEER));
-        let kept = Kept::of_web();
-        kept.hold(Duration::from_secs(30));
-        let (mut requests, mut replies, mut adverts) = (vec![], vec![], vec![]);
-        capture.each(Duration::from_millis(1900), |at, frame| {
-            match read(frame) {
-                Seen::Arp { operation, mac, sender, target } if sender == VIP4 => {
-                    assert_eq!((mac, target), (lab.node_mac, VIP4));
-                    if operation == ArpOperation::REQUEST { requests.push(at) } else { replies.push(at) }
-                }
-                Seen::Advert { target } if target == VIP6 => adverts.push(at),
-                Seen::Arp { .. } | Seen::Advert { .. } | Seen::Solicit { .. } | Seen::Other => {}
-            }
-            true
-        });
-        for times in [requests, replies, adverts] {
-            let since_first: Vec<_> = times.iter().map(|at| (*at - times[0]).as_millis()).collect();
-            assert_eq!(since_first.len(), 4, "{since_first:?}");
-            for (seen, planned) in since_first.iter().zip([0, 100, 300, 1500]) {
-                assert!(seen.abs_diff(planned) < 80, "{since_first:?}");
-            }
-        }
-    }
-
-    fn another_machine_that_claims_a_held_address_is_named_and_answered_at_once() {
-        let lab = Lab::new();
-        let kept = Kept::holding();
-        std::thread::sleep(Duration::from_millis(350));
-        let claim_seen = lab.on_peer(|| {
-            let capture = Capture::new(PEER);
-            let claim = arp_request([2, 0, 0, 0, 0, 0x66], VIP4, VIP4);
-            hawser::vip::packet::Wire::new().unwrap().send(index(PEER), &claim).unwrap();
-            capture.wait(Duration::from_millis(500), |frame| {
-                matches!(read(frame), Seen::Arp { sender, mac, .. } if sender == VIP4 && mac[5] != 0x66)
-            })
-        });
-        assert!(claim_seen, "announced again");
-        kept.wait_for_event("02:00:00:00:00:66 claims 192.0.2.10");
-    }
-
-    fn an_address_that_someone_else_removes_is_put_back_at_once() {
-        let _lab = Lab::new();
-        let kept = Kept::holding();
-        for ip in [IpAddr::from(VIP4), IpAddr::from(VIP6)] {
-            let mut routing = Routing::new().unwrap();
-            assert!(routing.delete_all(&[ip]).unwrap() || has(ip));
-            let took = eventually("the address is back", || has(ip));
-            println!("measured: {ip} put back after {took:?}");
-            assert!(took < Duration::from_millis(100), "{took:?}");
-            kept.wait_for_event("was removed from node0 by someone else");
-        }
     }
 
     fn a_flushed_gate_is_set_up_again_at_once_and_held_addresses_stay_open() {

@@ -6,6 +6,7 @@
 
 use etherparse::{ArpOperation, ArpPacketSlice, Icmpv6Type, NetSlice, SlicedPacket, TransportSlice};
 use hawser::vip::packet::{Wire, link_address};
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourState};
 use nix::sched::{CloneFlags, unshare};
 use rtnetlink::{Handle, LinkUnspec, LinkVeth};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -190,10 +191,15 @@ impl Capture {
     }
 
     /// Whether a frame of the other side is one that is waited for, within a time.
-    pub(crate) fn wait(&self, time: Duration, wanted: impl Fn(&[u8]) -> bool) -> bool {
+    pub(crate) fn wait(&self, time: Duration, mut wanted: impl FnMut(&[u8]) -> bool) -> bool {
+        self.wait_with_time(time, |_, frame| wanted(frame))
+    }
+
+    /// The same, told the time since the call.
+    pub(crate) fn wait_with_time(&self, time: Duration, mut wanted: impl FnMut(Duration, &[u8]) -> bool) -> bool {
         let mut found = false;
-        self.each(time, |_, frame| {
-            found |= wanted(frame);
+        self.each(time, |at, frame| {
+            found |= wanted(at, frame);
             !found
         });
         found
@@ -290,6 +296,34 @@ pub(crate) fn set_up(interface: &str, up: bool) {
     netlink(async |handle| handle.link().set(link.build()).execute().await.unwrap());
 }
 
+/// The hardware address that this host knows for `ip`, and how sure it is.
+pub(crate) fn neighbour(ip: IpAddr) -> Option<([u8; 6], NeighbourState)> {
+    use futures_util::TryStreamExt;
+    let all: Vec<_> = netlink(async |handle| handle.neighbours().get().execute().try_collect().await.unwrap());
+    all.into_iter().find_map(|one| {
+        let (mut destination, mut mac) = (None, None);
+        for attribute in &one.attributes {
+            if let NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) = attribute {
+                destination = Some(IpAddr::from(*ip));
+            } else if let NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) = attribute {
+                destination = Some(IpAddr::from(*ip));
+            } else if let NeighbourAttribute::LinkLayerAddress(bytes) = attribute {
+                mac = <[u8; 6]>::try_from(bytes.as_slice()).ok();
+            }
+        }
+        mac.filter(|_| destination == Some(ip)).map(|mac| (mac, one.header.state))
+    })
+}
+
+/// Tells this host where `ip` is.
+pub(crate) fn set_neighbour(interface: &str, ip: IpAddr, mac: [u8; 6], state: NeighbourState) {
+    let index = index(interface);
+    netlink(async |handle| {
+        let request = handle.neighbours().add(index, ip).link_layer_address(&mac).state(state);
+        request.replace().execute().await.unwrap();
+    });
+}
+
 /// Whether the node has this address.
 pub(crate) fn has(ip: impl Into<IpAddr>) -> bool {
     !hawser::vip::netlink::Routing::new().unwrap().present(&[ip.into()]).unwrap().is_empty()
@@ -309,7 +343,7 @@ pub(crate) fn index(interface: &str) -> u32 {
     nix::net::if_::if_nametoindex(interface).unwrap()
 }
 
-fn mac(interface: &str) -> [u8; 6] {
+pub(crate) fn mac(interface: &str) -> [u8; 6] {
     let links = hawser::vip::netlink::Routing::new().unwrap().links().unwrap();
     links.into_iter().find(|link| link.name == interface).unwrap().mac.unwrap()
 }
@@ -331,7 +365,7 @@ fn without_address_detection() {
 }
 
 /// Empties the neighbour tables of this host.
-fn forget_neighbours() {
+pub(crate) fn forget_neighbours() {
     use futures_util::TryStreamExt;
     netlink(async |handle| {
         let all: Vec<_> = handle.neighbours().get().execute().try_collect().await.unwrap();

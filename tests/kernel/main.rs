@@ -8,6 +8,7 @@
 )]
 
 mod disk;
+mod frames;
 mod gate;
 mod keeper;
 mod lab;

@@ -4,7 +4,8 @@ use crate::state::{Brain, Flying, Kernel, Machine, NOW, Packet, Seen, Spent, Sta
 use hawser::cluster::normal::Shift;
 use hawser::cluster::witness::WitnessAction;
 use hawser::cluster::{
-    Action, Command, Engine, Input, Intent, Member, Memory, Message, Report, Secret, SecretHash, Setup, Timing, Witness,
+    Action, Command, Engine, GroupSetup, Input, Intent, Member, Members, Memory, Message, Report, Secret, SecretHash,
+    Sets, Setup, Third, Timing, Witness,
 };
 use hawser::limits::GUARD;
 use hawser::time::Duration;
@@ -88,9 +89,10 @@ impl Bounds {
             let setup = Setup {
                 me,
                 timing: self.timing,
-                groups: vec![(web(), Member::First)],
+                groups: vec![GroupSetup { name: web(), prefer: Member::First, addresses: Vec::new() }],
                 drain: Duration::ZERO,
                 config: 1,
+                wanted: Members::Trio(Third::None),
                 hash,
                 seed: 1 + me.member.index() as u64,
                 memory,
@@ -103,7 +105,7 @@ impl Bounds {
     /// Everything has just been started.
     fn beginning(&self) -> State {
         self.plant.sow();
-        let memory = Arc::new(Memory { voters: 0, hold_given: self.timing.hold(), groups: Vec::new() });
+        let memory = Arc::new(Memory { sets: Sets::default(), hold_given: self.timing.hold(), groups: Vec::new() });
         let mut state = State {
             machines: [0; 3].map(|_| Machine::new(Some(Arc::clone(&memory)))),
             flying: Vec::new(),
@@ -319,7 +321,8 @@ impl Bounds {
             | Message::Vote(_)
             | Message::VoteAnswer(_)
             | Message::Offer { .. }
-            | Message::Ask { .. } => false,
+            | Message::Ask { .. }
+            | Message::Voters(_) => false,
         };
         let voted = match &message {
             Message::Vote(request) => request.term.0,
@@ -331,7 +334,8 @@ impl Bounds {
             | Message::PreVote(_)
             | Message::PreVoteAnswer(_)
             | Message::Offer { .. }
-            | Message::Ask { .. } => 0,
+            | Message::Ask { .. }
+            | Message::Voters(_) => 0,
         };
         let machine = state.machine_mut(from);
         machine.told = machine.told.max(voted);
@@ -389,7 +393,7 @@ fn renumber(packet: &mut Packet, seqs: [u64; 3]) {
         Message::PreVote(request) | Message::Vote(request) => request.seq = request.seq.saturating_sub(from),
         Message::Ack(ack) => ack.seq = ack.seq.saturating_sub(to),
         Message::PreVoteAnswer(answer) | Message::VoteAnswer(answer) => answer.seq = answer.seq.saturating_sub(to),
-        Message::Hello | Message::Offer { .. } | Message::Ask { .. } => {}
+        Message::Hello | Message::Offer { .. } | Message::Ask { .. } | Message::Voters(_) => {}
     }
 }
 

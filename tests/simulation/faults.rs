@@ -1,6 +1,6 @@
 //! Random faults from a seed.
 
-use crate::world::{Chance, Fault, MS, NODES, Network, Part, Plan, World};
+use crate::world::{Chance, Fault, MS, NODES, Network, Part, Plan, Third, Want, World, third_voter};
 use hawser::cluster::{Fitness, Member, Timing};
 use hawser::time::Duration;
 
@@ -40,8 +40,55 @@ pub(crate) fn world(seed: u64) -> (World, bool) {
         };
         lost |= one(&mut world, &mut chance, at, lasts, lost);
     }
+    swap(&mut world, seed);
+    if third_voter() == Third::Witness && world.plan.formed {
+        lost |= changes(&mut world, seed, lost);
+    }
     heal(&mut world);
     (world, lost)
+}
+
+/// In some worlds the voters change, too: there and perhaps back, and who has a part in it has ills of its own.
+fn changes(world: &mut World, seed: u64, lost: bool) -> bool {
+    let mut chance = Chance(seed ^ 0x766f_7465_7273);
+    if !chance.per_mille(400) {
+        return false;
+    }
+    if chance.per_mille(500) {
+        world.other_has_memory();
+    }
+    world.at_other(0, Fault::PowerOn(Member::Witness));
+    let wants = [Want::Other, Want::Other, Want::Usual, Want::Alone(Member::First), Want::Alone(Member::Second)];
+    for _ in 0..chance.between(1, 3) {
+        let (want, at) = (chance.pick(&wants), chance.between(300, 4_500) * MS);
+        for node in NODES {
+            // Both are restarted, one after the other, or one is forgotten for a while.
+            let at = at + chance.below(700) * MS;
+            world.at(at, Fault::Want(node, want));
+            let fault = chance.pick(&[Fault::KillWorker(node), Fault::KillBoth(node), Fault::Stop(node)]);
+            world.at(at, fault);
+            world.at(at + 200 * MS, Fault::PowerOn(node));
+        }
+    }
+    let at = chance.between(300, 6_000) * MS;
+    let lasts = chance.between(10, 1_500) * MS;
+    match chance.below(5) {
+        0 => {
+            let node = chance.pick(&NODES);
+            world.at_other(at, Fault::Cut(node, Member::Witness));
+            world.at_other(at, Fault::Cut(Member::Witness, node));
+        }
+        1 => world.at_other(at, Fault::KillWorker(Member::Witness)),
+        2 => {
+            let wipe = chance.per_mille(500) && !lost;
+            world.at_other(at, Fault::PowerOff(Member::Witness, wipe));
+            world.at_other(at + lasts, Fault::PowerOn(Member::Witness));
+            return wipe;
+        }
+        3 => world.at_other(at, Fault::DiskTakes(Member::Witness, chance.between(1, 400) * MS)),
+        _ => {}
+    }
+    false
 }
 
 fn timing(chance: &mut Chance, gated: bool) -> Timing {
@@ -196,9 +243,32 @@ fn cut_off_then(world: &mut World, chance: &mut Chance, at: u64) {
     }
 }
 
+/// The nodes' configurations disagree for a while on which of two groups has which address.
+fn swap(world: &mut World, seed: u64) {
+    let mut chance = Chance(seed ^ 0x7377_6170);
+    // An etcd has a record for each group, and does not know their addresses.
+    if world.plan.groups.len() < 2 || world.plan.third != Third::Witness || chance.per_mille(500) {
+        return;
+    }
+    let node = chance.pick(&NODES);
+    let first = chance.between(200, 5_000) * MS;
+    let second = first + chance.between(100, 2_500) * MS;
+    world.at(first, Fault::Swap(node, true));
+    for node in NODES {
+        let back = chance.per_mille(500);
+        world.at(second, Fault::Swap(node, back));
+        world.at(TROUBLE, Fault::Swap(node, false));
+    }
+}
+
 /// At the end of the trouble everything works again.
 fn heal(world: &mut World) {
     world.at(TROUBLE, Fault::Network(Network::LAN));
+    for node in NODES {
+        world.at_other(TROUBLE, Fault::Heal(node, Member::Witness));
+        world.at_other(TROUBLE, Fault::Heal(Member::Witness, node));
+    }
+    world.at_other(TROUBLE, Fault::DiskTakes(Member::Witness, 0));
     for member in Member::ALL {
         for other in member.others() {
             world.at(TROUBLE, Fault::Heal(member, other));

@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod arbiters;
+mod changes;
 mod faults;
 mod kernel;
 #[cfg(feature = "planted")]

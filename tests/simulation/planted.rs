@@ -5,7 +5,7 @@
 
 use crate::scenarios::{self as s, Outcome};
 use crate::world::{BROKEN, with_each_seed};
-use crate::{seeds, traces as t};
+use crate::{changes as c, seeds, traces as t};
 use hawser::cluster::planted::{Planted, plant};
 
 type Scenario = (&'static str, fn() -> Outcome);
@@ -50,7 +50,14 @@ fn finder(fault: Planted) -> Scenario {
             "voter_restarted_with_a_shorter_lease_is_silent_for_the_longest_promise",
             s::restarted_with_a_shorter_lease,
         ),
+        Planted::AddressesFree => ("vip_changes_group_one_node_away", s::moved_address),
         Planted::AckByNewLease => ("lease_500_to_100_and_1000_mid_partition", s::lease_changes),
+        Planted::OnePhaseChange | Planted::SecondStepAtOnce => {
+            ("a_lease_on_the_old_witness_is_waited_for", c::lease_on_the_old_witness)
+        }
+        Planted::TermsNotTold => ("terms_are_told_to_the_new_witness", c::terms_are_told),
+        Planted::PeerChooses => ("who_does_not_choose_changes_nothing_by_itself", c::peer_with_another_wish),
+        Planted::ThirdCountsInPair => ("witness_changed_owner_cut_in_between", c::cut_in_between),
     }
 }
 

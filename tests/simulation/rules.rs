@@ -1,16 +1,18 @@
 //! Rules of the voter, its desk and the engine that take no world to show: one object, a few calls.
 
-use crate::scenarios::{calm, isolate, kept, millis};
-use crate::world::{Fate, Fault, MS, Plan, World, hash, web};
+use crate::scenarios::{calm, heal, isolate, kept, millis};
+use crate::world::{Fate, Fault, MS, Part, Plan, World, hash, web};
 use hawser::cluster::desk::{Desk, Done};
 use hawser::cluster::message::{AckVerdict, Fitness, GroupLine, Heartbeat, Recall, Request};
-use hawser::cluster::voter::{Refusal, VoteTerms};
+use hawser::cluster::voter::Refusal;
 use hawser::cluster::{
-    Action, Engine, Event, GroupName, Identity, Incarnation, Input, Member, Member::*, Memory, Message, Name, Secret,
-    Setup, Term, Timing, Voter, Witness, WitnessAction,
+    Action, AddressMark, Bid, Engine, Envelope, Event, GroupName, GroupSetup, Identity, Incarnation, Input, Member,
+    Member::*, Members, Memory, Message, Name, Secret, Setup, Term, Third, Timing, Voter, VoterSet, Witness,
+    WitnessAction,
 };
-use hawser::limits::{GROUPS_MAX, HOLD_MAX, LEASE_MAX, MEMORIES_MAX};
+use hawser::limits::{GROUPS_MAX, HOLD_MAX, LEASE_MAX, LINKS_MAX, MEMORIES_MAX, VIPS_MAX};
 use hawser::time::{Duration, Instant};
+use hawser::trust::PAYLOAD_BYTES_MAX;
 
 const HOLD: Duration = millis(550);
 
@@ -32,12 +34,28 @@ fn voter() -> Voter {
     Voter::new(at(0) - HOLD, life(Witness, 9), remembers(HOLD))
 }
 
+const fn bid(group: GroupName, term: Term, hold: Duration) -> Bid<'static> {
+    Bid { group, term, hold, addresses: &[] }
+}
+
 fn request(seq: u64, term: u64, hold: Duration) -> Request {
-    Request { seq, group: web(), term: Term(term), hold, hash: None, secrets: Vec::new(), fit: true }
+    Request {
+        seq,
+        group: web(),
+        term: Term(term),
+        hold,
+        hash: None,
+        secrets: Vec::new(),
+        fit: true,
+        addresses: Vec::new(),
+    }
+}
+
+fn line(name: &GroupName, owned: Option<Term>) -> GroupLine {
+    GroupLine { name: *name, owned, witnessed: false, released: None, highest: Term(0), addresses: Vec::new() }
 }
 
 fn heartbeat(groups: &[GroupName], owned: Option<Term>) -> Heartbeat {
-    let line = |name: &GroupName| GroupLine { name: *name, owned, witnessed: false, released: None, highest: Term(0) };
     Heartbeat {
         seq: 1,
         hold: HOLD,
@@ -47,7 +65,7 @@ fn heartbeat(groups: &[GroupName], owned: Option<Term>) -> Heartbeat {
         leaving: false,
         config: 0,
         recall: Recall::Kept,
-        groups: groups.iter().map(line).collect(),
+        groups: groups.iter().map(|name| line(name, owned)).collect(),
     }
 }
 
@@ -107,10 +125,9 @@ fn no_vote_is_answered_whose_hold_is_not_what_is_being_written() {
 #[test]
 fn a_refused_request_teaches_nothing() {
     let mut voter = voter();
-    voter.claim(at(1), life(First, 1), web(), Term(1), HOLD);
-    let terms = VoteTerms { hold: HOLD, busy: false };
-    voter.vote(at(2), life(Second, 2), web(), Term(1000), terms);
-    assert_eq!(voter.would_vote(at(2), life(Second, 2), web(), Term(1000)), Err(Refusal::Bound));
+    voter.claim(at(1), life(First, 1), &bid(web(), Term(1), HOLD));
+    voter.vote(at(2), life(Second, 2), &bid(web(), Term(1000), HOLD), false);
+    assert_eq!(voter.would_vote(at(2), life(Second, 2), &bid(web(), Term(1000), HOLD)), Err(Refusal::Bound));
     assert_eq!(voter.highest(web()), Term(1));
 }
 
@@ -118,8 +135,8 @@ fn a_refused_request_teaches_nothing() {
 fn a_term_that_is_not_its_own_or_out_of_reach_is_refused() {
     let mut voter = voter();
     for term in [Term(0), Term(2), Term(u64::MAX)] {
-        assert_eq!(voter.would_vote(at(1), life(First, 1), web(), term), Err(Refusal::Senseless), "{term}");
-        assert_eq!(voter.claim(at(1), life(First, 1), web(), term, HOLD), None, "{term}");
+        assert_eq!(voter.would_vote(at(1), life(First, 1), &bid(web(), term, HOLD)), Err(Refusal::Senseless), "{term}");
+        assert_eq!(voter.claim(at(1), life(First, 1), &bid(web(), term, HOLD)), None, "{term}");
     }
     voter.heard_of(web(), Term(u64::MAX));
     assert_eq!(voter.highest(web()), Term(0), "else there would be no next term");
@@ -129,12 +146,12 @@ fn a_term_that_is_not_its_own_or_out_of_reach_is_refused() {
 fn strangers_secrets_do_not_push_out_the_one_that_counts() {
     let mut voter = voter();
     let dead = life(First, 1);
-    voter.claim(at(1), dead, web(), Term(1), HOLD);
+    voter.claim(at(1), dead, &bid(web(), Term(1), HOLD));
     assert!(voter.disclose(dead.hash.expect("one")));
     for garbage in 0..200 {
         assert!(!voter.disclose(hash(&Secret([garbage; 32]))));
     }
-    let late = voter.claim(at(2), dead, web(), Term(1), HOLD);
+    let late = voter.claim(at(2), dead, &bid(web(), Term(1), HOLD));
     assert_eq!(late, Some(AckVerdict::Refused(Term(1), Term(1))), "a heartbeat of the dead binds nobody");
 }
 
@@ -142,12 +159,12 @@ fn strangers_secrets_do_not_push_out_the_one_that_counts() {
 fn a_release_ends_earlier_terms_too_and_never_a_later_one() {
     let mut voter = voter();
     let first = life(First, 1);
-    voter.claim(at(1), first, web(), Term(3), HOLD);
+    voter.claim(at(1), first, &bid(web(), Term(3), HOLD));
     assert!(!voter.release(web(), first.incarnation, Term(1)));
     assert!(voter.promise(at(2), web()).is_some());
     assert!(voter.release(web(), first.incarnation, Term(5)));
     assert!(voter.promise(at(2), web()).is_none());
-    assert_eq!(voter.claim(at(3), first, web(), Term(3), HOLD), Some(AckVerdict::Refused(Term(3), Term(3))));
+    assert_eq!(voter.claim(at(3), first, &bid(web(), Term(3), HOLD)), Some(AckVerdict::Refused(Term(3), Term(3))));
 }
 
 #[test]
@@ -155,10 +172,10 @@ fn groups_of_the_past_give_way_to_new_ones_unless_they_bind() {
     let mut voter = voter();
     for number in 0..MEMORIES_MAX {
         let hold = if number == 0 { HOLD } else { millis(10) };
-        assert!(voter.claim(at(1), life(First, 1), group(number), Term(1), hold).is_some());
+        assert!(voter.claim(at(1), life(First, 1), &bid(group(number), Term(1), hold)).is_some());
     }
-    assert_eq!(voter.claim(at(2), life(First, 1), web(), Term(1), HOLD), None, "all bind still");
-    assert!(voter.claim(at(100), life(First, 1), web(), Term(1), HOLD).is_some());
+    assert_eq!(voter.claim(at(2), life(First, 1), &bid(web(), Term(1), HOLD)), None, "all bind still");
+    assert!(voter.claim(at(100), life(First, 1), &bid(web(), Term(1), HOLD)).is_some());
     assert!(voter.promise(at(100), group(0)).is_some());
     assert_eq!(voter.memory().groups.len(), MEMORIES_MAX);
 }
@@ -176,13 +193,43 @@ fn every_group_of_the_largest_cluster_is_acknowledged() {
 }
 
 #[test]
+fn the_largest_heartbeat_fits_one_datagram() {
+    let name = |number| Name::new(&format!("{number:032}")).unwrap();
+    let line = |number| {
+        let term = Some(Term(u64::from(u32::MAX)));
+        GroupLine { owned: term, released: term, highest: Term(u64::from(u32::MAX)), ..line(&name(number), term) }
+    };
+    let mut groups: Vec<GroupLine> = (0..=GROUPS_MAX).map(line).collect();
+    groups[0].addresses = vec![AddressMark([255; 4]); VIPS_MAX];
+    let heartbeat = Heartbeat {
+        seq: u64::from(u32::MAX),
+        hold: HOLD_MAX,
+        hash: Some(hash(&Secret([1; 32]))),
+        config: u64::MAX,
+        groups,
+        ..heartbeat(&[], None)
+    };
+    let echo = Some(Incarnation(u128::MAX));
+    let heard = (0..LINKS_MAX).collect();
+    let envelope = Envelope {
+        echo,
+        voters: VoterSet { generation: u32::MAX, members: Members::Pair }.tag(),
+        heard,
+        messages: vec![Message::Heartbeat(heartbeat)],
+    };
+    let bytes = postcard::to_stdvec(&envelope).unwrap().len();
+    assert!(bytes <= PAYLOAD_BYTES_MAX, "{bytes}");
+}
+
+#[test]
 fn the_witness_cannot_pose_as_a_node() {
     let setup = Setup {
         me: life(First, 1),
         timing: Timing::new(millis(500), millis(50)),
-        groups: vec![(web(), First)],
+        groups: vec![GroupSetup { name: web(), prefer: First, addresses: Vec::new() }],
         drain: Duration::ZERO,
         config: 0,
+        wanted: Members::Trio(Third::None),
         hash,
         seed: 1,
         memory: remembers(HOLD),
@@ -376,4 +423,42 @@ fn a_pair_whose_nodes_both_stand_by_still_writes_its_state() {
     world.now(Fault::Standby(Member::Second, false));
     world.run(1_000 * MS);
     assert_eq!(world.answering(web()), [Member::Second]);
+}
+
+/// Who was to announce the group again since then.
+fn announced(world: &World, since: u64) -> Vec<Member> {
+    let all = world.announced.iter().filter(|(at, _, group)| *at >= since && *group == web());
+    all.map(|(_, who, _)| *who).collect()
+}
+
+#[test]
+fn after_a_healed_partition_the_owner_and_nobody_else_announces_again() {
+    let mut world = calm().unwrap();
+    isolate(&mut world, Second);
+    world.run(1_000 * MS);
+    let cut = world.now;
+    world.run(500 * MS);
+    assert_eq!(announced(&world, cut), [], "nothing has changed while it is cut");
+    let healed = world.now;
+    heal(&mut world);
+    world.run(200 * MS);
+    assert_eq!(announced(&world, healed), [First]);
+    kept(&world, First, cut).unwrap();
+}
+
+#[test]
+fn after_a_freeze_in_which_it_heard_nobody_an_owner_that_kept_its_lease_announces_again() {
+    let mut world = calm().unwrap();
+    for (frozen, announces) in [(100, false), (250, true)] {
+        world.run(500 * MS);
+        let since = world.now;
+        world.now(Fault::Freeze(First, Part::Both));
+        world.run(frozen * MS);
+        world.now(Fault::Thaw(First, Part::Both));
+        world.run(200 * MS);
+        kept(&world, First, since).unwrap();
+        let announced = announced(&world, since);
+        assert_eq!(announced.contains(&First), announces, "frozen for {frozen} ms");
+        assert!(!announced.contains(&Second));
+    }
 }

@@ -4,7 +4,7 @@
 //! `planted` can run the same ones with a fault in the engine and see whether a promise is broken.
 
 use crate::world::{Fate, Fault, MS, Part, Plan, World, web, with_each_seed};
-use hawser::cluster::{Cause, Event, Fitness, GroupName, Member, Member::*, Message, Name, Term, Timing};
+use hawser::cluster::{Cause, Command, Event, Fitness, GroupName, Member, Member::*, Message, Name, Term, Timing};
 use hawser::limits::HOLD_MAX;
 use hawser::time::Duration;
 
@@ -433,6 +433,44 @@ pub(crate) fn stalled_disk() -> Outcome {
     world.verdict()
 }
 
+/// The second node owns `api`, and comes back with a configuration in which `api` has the address that the first node
+/// serves as `web`. They do not see each other; the witness sees both.
+pub(crate) fn moved_address() -> Outcome {
+    let mut world = World::new(Plan { groups: vec![(web(), First), (api(), Second)], ..Plan::calm() });
+    world.run_to(2_000 * MS, |w| w.owns(First, web()) && w.owns(Second, api()))?;
+    world.run(100 * MS);
+    let since = world.now;
+    world.link(First, Second, false);
+    world.sieve = Some(Box::new(|_, from, _, message| match message {
+        Some(Message::PreVote(request)) if from == First && request.group == api() => Fate::Drop,
+        _ => Fate::Pass,
+    }));
+    world.now(Fault::Swap(Second, true));
+    world.run(3_000 * MS);
+    kept(&world, First, since)?;
+    expect(!world.owns(Second, api()), || "its address is served by the first node".to_owned())?;
+    // As soon as it is not, nothing stands in the way.
+    world.sieve = None;
+    world.link(First, Second, true);
+    world.now(Fault::Swap(First, true));
+    world.run_until_served(6_000 * MS).ok_or("with one configuration everything is served again")?;
+    world.verdict()
+}
+
+/// A move of that group is not taken up either: the owner keeps it.
+pub(crate) fn moved_address_is_asked_for() -> Outcome {
+    let mut world = World::new(Plan { groups: vec![(web(), First), (api(), First)], ..Plan::calm() });
+    world.run_to(2_000 * MS, |w| w.owns(First, web()) && w.owns(First, api()))?;
+    world.now(Fault::Swap(Second, true));
+    world.run(1_500 * MS);
+    let since = world.now;
+    let command = Command::Switchover { group: api(), force: true };
+    world.command(First, command);
+    world.run(4_000 * MS);
+    kept(&world, First, since)?;
+    expect(world.owns(First, api()), || "it serves on".to_owned())
+}
+
 macro_rules! scenarios {
     ($($name:ident = $run:ident;)*) => {
         $(#[test]
@@ -442,7 +480,7 @@ macro_rules! scenarios {
     };
 }
 
-// 16, 21 and 23–25 belong to voter sets, configuration, the kernel and the web; 22 to replication.
+// 16 belongs to voter sets; 23–25 to the kernel and the web; 22 to replication.
 scenarios! {
     restarted_voter_does_not_elect_itself_against_its_forgotten_ack = restarted_voter;
     restarting_standby_still_acknowledges = restarting_standby;
@@ -465,4 +503,6 @@ scenarios! {
     unfit_owner_peer_link_cut = unfit_and_cut;
     deaf_candidate_does_not_bind_the_witness = deaf_candidate;
     voter_disk_stalls_longer_than_the_lease = stalled_disk;
+    vip_changes_group_one_node_away = moved_address;
+    vip_changes_group_and_the_group_is_moved = moved_address_is_asked_for;
 }

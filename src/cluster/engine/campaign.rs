@@ -1,7 +1,7 @@
 //! How a node that owns nothing becomes an owner: pre-vote, own vote, requests, grant.
 
 use super::Engine;
-use super::group::{Candidate, Owner, PreVote, Role, Taking};
+use super::group::{Candidate, Group, Owner, PreVote, Role, Taking};
 use crate::cluster::desk::Purpose;
 use crate::cluster::event::{Cause, Event};
 use crate::cluster::message::{Answer, Fitness, Message};
@@ -53,7 +53,8 @@ impl Engine {
 
     fn advance_standby(&mut self, name: GroupName) {
         let may = self.may_campaign(name);
-        let yields = self.yields_to_peer(name);
+        let alone = self.is_alone();
+        let yields = !alone && self.yields_to_peer(name);
         let interval = self.setup.timing.interval;
         let term = self.next_term(name);
         let now = self.now;
@@ -70,6 +71,9 @@ impl Engine {
             self.wake_at(start);
             return;
         }
+        if alone {
+            return self.stand(name, term);
+        }
         if let Role::PreVote(pre_vote) = &mut group.role {
             pre_vote.term = term;
         } else {
@@ -81,7 +85,14 @@ impl Engine {
     /// Nothing stands in the way of a campaign.
     fn may_campaign(&mut self, name: GroupName) -> bool {
         let Some(group) = self.groups.get(&name) else { return false };
-        if self.stopping.is_some() || self.stands_by(name) || self.desk.failed() || self.desk.busy() || !group.clear {
+        let outside = !self.members().includes(self.setup.me.member) || (self.is_to_leave() && self.peer_can_take());
+        if outside
+            || self.stopping.is_some()
+            || self.stands_by(name)
+            || self.desk.failed()
+            || self.desk.busy()
+            || !group.clear
+        {
             return false;
         }
         if self.desk.voter.silent(self.now) {
@@ -100,7 +111,8 @@ impl Engine {
             Fitness::Unable => false,
             Fitness::Unfit => {
                 let vacant_at = group.held_at + self.setup.timing.lease * UNFIT_AFTER_LEASES;
-                let fit_peer = self.peer_word().is_some_and(|w| w.fitness == Fitness::Fit && !w.standby);
+                let fit_peer =
+                    !self.is_alone() && self.peer_word().is_some_and(|w| w.fitness == Fitness::Fit && !w.standby);
                 !fit_peer && self.now >= vacant_at
             }
         }
@@ -164,7 +176,7 @@ impl Engine {
         // The lease that may come of it is a promise of our own voter: a next life must be silent for as long.
         self.desk.voter.expect_hold(self.setup.timing.hold());
         let fine = self.desk.voter.record_vote(self.now, me, name, term).is_ok()
-            && self.desk.voter.promise_self(self.now, name, term, until).is_ok();
+            && self.promise_self(name, term, until).is_ok();
         let now = self.now;
         let Some(group) = self.groups.get_mut(&name) else { return };
         group.free_since = None;
@@ -179,6 +191,9 @@ impl Engine {
 
     pub(super) fn own_vote_written(&mut self, name: GroupName, term: Term) {
         let (first, now) = (self.sent.next(), self.now);
+        if self.is_alone() {
+            return self.win_alone(name, term);
+        }
         match self.groups.get_mut(&name).map(|g| &mut g.role) {
             Some(Role::Candidate(candidate)) if candidate.term == term => {
                 (candidate.asking, candidate.next) = (Some(first), now);
@@ -188,6 +203,19 @@ impl Engine {
             }
             Some(Role::Standby | Role::PreVote(_) | Role::Candidate(_) | Role::Taking(_) | Role::Owner(_)) | None => {}
         }
+    }
+
+    /// The own vote is all that a node needs which votes alone. The lease counts from now, and the promise does, too.
+    fn win_alone(&mut self, name: GroupName, term: Term) {
+        let cause = match self.groups.get(&name) {
+            Some(Group { role: Role::Candidate(candidate), why_free, .. })
+                if candidate.term == term && self.now < candidate.until =>
+            {
+                *why_free
+            }
+            Some(_) | None => return,
+        };
+        self.win(self.setup.me.member, name, term, (self.now + self.setup.timing.lease, cause));
     }
 
     /// Sends the requests that are due: a candidate's to both, a taker's to the owner only.
@@ -296,8 +324,8 @@ impl Engine {
     /// The lease counts from the send time of the very request that was granted.
     pub(super) fn win(&mut self, by: Member, name: GroupName, term: Term, (end, cause): (Instant, Cause)) {
         if self.now + self.setup.timing.let_go() >= end
-            || (self.desk.voter.promise_self(self.now, name, term, end + self.setup.timing.linger).is_err()
-                && !planted!(LateGrantCounts))
+            || !self.members().is_enough(by)
+            || (self.promise_self(name, term, end + self.setup.timing.linger).is_err() && !planted!(LateGrantCounts))
         {
             return;
         }

@@ -1,10 +1,11 @@
 //! What this node is to one group.
 
+use super::GroupSetup;
 use crate::cluster::event::Cause;
 use crate::cluster::input::CommandId;
 use crate::cluster::intent::Intent;
 use crate::cluster::message::{Request, Seq};
-use crate::cluster::name::{GroupName, Incarnation, Member, Term};
+use crate::cluster::name::{AddressMark, GroupName, Incarnation, Member, Term};
 use crate::cluster::voter::Identity;
 use crate::time::Instant;
 
@@ -13,6 +14,7 @@ use crate::time::Instant;
 pub(super) struct Group {
     pub(super) name: GroupName,
     pub(super) prefer: Member,
+    pub(super) addresses: Vec<AddressMark>,
     pub(super) role: Role,
     /// The addresses were read back as gone since this node last owned the group.
     pub(super) clear: bool,
@@ -37,10 +39,11 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub(super) const fn new(name: GroupName, prefer: Member, now: Instant) -> Self {
+    pub(super) fn new(setup: &GroupSetup, now: Instant) -> Self {
         Self {
-            name,
-            prefer,
+            name: setup.name,
+            prefer: setup.prefer,
+            addresses: setup.addresses.clone(),
             role: Role::Standby,
             clear: false,
             released: None,

@@ -7,6 +7,7 @@
 //! (`tenure`), what is said to whom (`talk`).
 
 mod campaign;
+mod change;
 mod group;
 mod normal;
 #[cfg(feature = "planted")]
@@ -19,11 +20,16 @@ use super::desk::{Desk, Done};
 use super::event::{Cause, Event};
 use super::input::{Action, Input};
 use super::intent::{Intents, Report};
+use super::lateness::Lateness;
 use super::message::{Fitness, Recall};
-use super::name::{GroupName, Member, STATE_GROUP, Secret, SecretHash, Term};
+use super::name::{AddressMark, GroupName, Member, STATE_GROUP, Secret, SecretHash, Term};
 use super::timing::Timing;
-use super::voter::{Identity, Memory, Voter};
+use super::voter::{Bid, Identity, Memory, Refusal, Voter};
+use super::voters::{Members, VoterSet};
+use crate::limits::LEASE_PER_LATENESS_MIN;
 use crate::time::{Duration, Instant};
+use change::Change;
+pub use change::Obstacle;
 use group::{Group, Role};
 use std::collections::{BTreeMap, VecDeque};
 use talk::{Remote, SendLog};
@@ -43,18 +49,31 @@ pub struct Setup {
     pub me: Identity,
     /// Lease and interval.
     pub timing: Timing,
-    /// The groups, and the node that each prefers.
-    pub groups: Vec<(GroupName, Member)>,
+    /// The groups, what serves clients first.
+    pub groups: Vec<GroupSetup>,
     /// How long a planned move waits for requests in flight.
     pub drain: Duration,
     /// Digest of what both nodes must have alike in their configurations.
     pub config: u64,
+    /// Who is to vote, as the configuration says; the memory says who does.
+    pub wanted: Members,
     /// SHA-256 of a secret.
     pub hash: fn(&Secret) -> SecretHash,
     /// For jitter.
     pub seed: u64,
     /// What the voter remembers of earlier lives.
     pub memory: Option<Memory>,
+}
+
+/// A group, as the configuration of this node has it.
+#[derive(Debug, Clone, Hash)]
+pub struct GroupSetup {
+    /// Its name.
+    pub name: GroupName,
+    /// The node that it prefers.
+    pub prefer: Member,
+    /// Its addresses.
+    pub addresses: Vec<AddressMark>,
 }
 
 /// The engine of a node.
@@ -73,10 +92,11 @@ pub struct Engine {
     /// A timing that waits for its hold to be written.
     timing_next: Option<Timing>,
     secrets: VecDeque<Secret>,
+    change: Change,
     random: u64,
     due: Instant,
     now: Instant,
-    worst_late: Duration,
+    lateness: Lateness,
     out: Vec<Action>,
 }
 
@@ -93,7 +113,10 @@ impl Engine {
         let voter = Voter::new(now, setup.me, setup.memory.clone());
         #[cfg(feature = "planted")]
         let voter = voter.planted_silence(now + setup.timing.hold());
-        let groups = setup.groups.iter().map(|(name, prefer)| (*name, Group::new(*name, *prefer, now))).collect();
+        let mut voter = voter;
+        voter.sets.in_force.get_or_insert_with(|| VoterSet::first(setup.wanted.clone()));
+        let change = Change::new(voter.sets());
+        let groups = setup.groups.iter().map(|group| (group.name, Group::new(group, now))).collect();
         Self {
             desk: Desk::new(voter, setup.hash),
             remotes: Default::default(),
@@ -106,10 +129,11 @@ impl Engine {
             stopping: None,
             timing_next: None,
             secrets: VecDeque::new(),
+            change,
             random: setup.seed,
             due: now,
             now,
-            worst_late: Duration::ZERO,
+            lateness: Lateness::default(),
             out: Vec::new(),
             setup,
         }
@@ -119,7 +143,7 @@ impl Engine {
     pub fn handle(&mut self, now: Instant, input: Input) -> Vec<Action> {
         self.now = self.now.max(now);
         let late = self.now.since(self.due);
-        self.worst_late = self.worst_late.max(late);
+        self.note_lateness(late);
         if late > self.setup.timing.lease {
             self.lose_all(Cause::Froze);
         }
@@ -130,6 +154,18 @@ impl Engine {
             self.out.push(Action::Persist(id, memory));
         }
         std::mem::take(&mut self.out)
+    }
+
+    /// Says so when a call came so late that the lease is too short for it: a freeze each time, less than that when it
+    /// is the worst of late.
+    fn note_lateness(&mut self, late: Duration) {
+        let lease = self.setup.timing.lease;
+        if late > lease {
+            self.event(Event::Froze { late });
+        } else if late * LEASE_PER_LATENESS_MIN > lease && late > self.lateness.recent(self.now) {
+            self.event(Event::Late { late });
+        }
+        self.lateness.note(self.now, late);
     }
 
     /// Call [`Engine::handle`] again then, at the latest.
@@ -163,11 +199,15 @@ impl Engine {
         match input {
             Input::Tick => {}
             Input::Message { from, message } => self.take_message(from, message),
+            Input::Apart(from) => self.said_apart(from),
+            Input::ThirdReady(ready) => self.third_is_ready(ready),
             Input::Notice(secret) => self.take_secrets(&[secret]),
             Input::Persisted(id) => match self.desk.written(self.now, id) {
                 Done::Answer(to, answer) => self.send_vote_answer(to, answer),
                 Done::Own(group, term) => self.own_vote_written(group, term),
                 Done::HandOver(group, term) => self.hand_over_written(group, term),
+                Done::Chosen => self.choice_written(),
+                Done::Followed(from) => self.followed(from),
                 Done::Nothing => {}
             },
             Input::StoreFailed => {
@@ -185,7 +225,7 @@ impl Engine {
 
     fn take_report(&mut self, report: Report) {
         match report {
-            Report::Held(..) | Report::Event(_) => {}
+            Report::Held(..) | Report::Claimed(_) | Report::Event(_) => {}
             Report::Gone(group) => self.gone(group),
             Report::Unable(why) => self.unable = self.desk.failed() || why.is_some(),
             Report::SupervisorGone => {
@@ -200,7 +240,7 @@ impl Engine {
         self.due = Instant::NEVER;
         self.advance_timing();
         // In the order of the configuration: what serves clients comes before the state.
-        let names: Vec<GroupName> = self.setup.groups.iter().map(|(name, _)| *name).collect();
+        let names: Vec<GroupName> = self.setup.groups.iter().map(|group| group.name).collect();
         for name in &names {
             self.advance_tenure(*name);
         }
@@ -208,6 +248,7 @@ impl Engine {
             self.advance_campaign(name);
         }
         self.advance_remotes();
+        self.advance_change();
         self.advance_heartbeat();
         // Last: the others are told of the end before it is here.
         self.advance_stop();
@@ -223,6 +264,13 @@ impl Engine {
             self.desk.voter.expect_hold(timing.hold());
             self.desk.want_memory();
         }
+    }
+
+    /// Our own voter is bound to us for a group, until then.
+    fn promise_self(&mut self, name: GroupName, term: Term, until: Instant) -> Result<(), Refusal> {
+        let addresses = self.groups.get(&name).map_or(&[][..], |g| &g.addresses);
+        let bid = Bid { group: name, term, hold: self.now.until(until), addresses };
+        self.desk.voter.promise_self(self.now, &bid)
     }
 
     fn wake_at(&mut self, at: Instant) {
@@ -255,13 +303,15 @@ impl Engine {
         below + 1
     }
 
-    /// What was handed over, the peer has taken and the witness has confirmed.
+    /// What was handed over, the peer has taken and the witness, where there is one, has confirmed.
     fn handed_over_is_witnessed(&self) -> bool {
+        let alone = self.members().third().is_none();
         let lines = self.peer_word().map(|w| &w.lines);
         self.groups.values().all(|g| {
             let line = lines.and_then(|lines| lines.get(&g.name));
-            g.handed_over
-                .is_none_or(|(term, _)| line.is_some_and(|l| l.witnessed && l.owned.is_some_and(|o| o >= term)))
+            g.handed_over.is_none_or(|(term, _)| {
+                line.is_some_and(|l| (l.witnessed || alone) && l.owned.is_some_and(|o| o >= term))
+            })
         })
     }
 

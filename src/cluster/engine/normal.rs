@@ -3,6 +3,7 @@
 use super::group::{Group, HandOver, Owner, Role, Stage};
 use super::{Engine, Remote};
 use crate::cluster::event::Cause;
+use crate::cluster::lateness::Lateness;
 use crate::cluster::message::Seq;
 use crate::cluster::name::Member;
 use crate::cluster::normal::Shift;
@@ -25,10 +26,11 @@ impl Engine {
         self.remotes.iter_mut().for_each(|remote| remote.shift(shift, heard));
         self.remotes[Member::Witness.index()] = Remote::default();
         self.groups.values_mut().for_each(|group| group.shift(shift, me, interval));
+        self.change.shift(shift);
         self.next_heartbeat = shift.ahead(self.next_heartbeat);
         self.due = shift.at(self.due);
         self.now = shift.at(self.now);
-        self.worst_late = Duration::ZERO;
+        self.lateness = Lateness::default();
         self.random = self.setup.seed;
         self.setup.memory = None;
     }

@@ -50,6 +50,7 @@ impl Engine {
             hash: None,
             secrets: Vec::new(),
             fit: true,
+            addresses: Vec::new(),
         };
         if self.desk.voter.record_vote(self.now, to, name, term).is_ok()
             && let Some(stage) = self.stage(name)

@@ -108,12 +108,17 @@ impl Engine {
     pub(super) fn peer_can_take(&self) -> bool {
         self.peer_word().is_some_and(|w| w.fitness == Fitness::Fit && !w.standby && !w.recall.lost())
             && self.peer_answers()
+            && self.setup.me.member.peer().is_some_and(|peer| self.members().includes(peer))
     }
 
     pub(super) fn advance_heartbeat(&mut self) {
         if self.now >= self.next_heartbeat {
             self.next_heartbeat = self.now + self.setup.timing.interval;
+            self.renew_alone();
             for to in self.setup.me.member.others() {
+                if to == Member::Witness && self.members().third().is_none() && !planted!(ThirdCountsInPair) {
+                    continue;
+                }
                 let seq = self.sent.push(self.now, self.setup.timing.lease);
                 let heartbeat = self.heartbeat(seq);
                 self.send(to, Message::Heartbeat(heartbeat));
@@ -122,7 +127,7 @@ impl Engine {
         self.wake_at(self.next_heartbeat);
     }
 
-    fn heartbeat(&self, seq: Seq) -> Heartbeat {
+    pub(super) fn heartbeat(&self, seq: Seq) -> Heartbeat {
         let groups = self
             .groups
             .values()
@@ -132,7 +137,8 @@ impl Engine {
                     Role::Standby | Role::PreVote(_) | Role::Candidate(_) | Role::Taking(_) => (None, false),
                 };
                 let highest = self.desk.voter.highest(g.name);
-                GroupLine { name: g.name, owned, witnessed, released: g.released, highest }
+                let addresses = if owned.is_some() { g.addresses.clone() } else { Vec::new() };
+                GroupLine { name: g.name, owned, witnessed, released: g.released, highest, addresses }
             })
             .collect();
         Heartbeat {
@@ -168,8 +174,12 @@ impl Engine {
             return;
         }
         self.note_heard(from);
+        if from.member == Member::Witness && self.members().third().is_none() && !planted!(ThirdCountsInPair) {
+            return;
+        }
         match message {
             Message::Hello => {}
+            Message::Voters(stance) => self.take_stance(from, stance),
             // The witness owns nothing and asks for nothing: it cannot pose as a node.
             Message::Heartbeat(_)
             | Message::PreVote(_)
@@ -210,7 +220,7 @@ impl Engine {
                 .is_some_and(|g| g.prefer == self.setup.me.member && matches!(g.role, Role::PreVote(_)))
     }
 
-    fn note_heard(&mut self, from: Identity) {
+    pub(super) fn note_heard(&mut self, from: Identity) {
         let remote = &mut self.remotes[from.member.index()];
         if remote.identity.is_none_or(|known| known.incarnation != from.incarnation) {
             remote.word = None;
@@ -226,7 +236,8 @@ impl Engine {
         }
     }
 
-    /// A partition has healed: caches may hold what somebody else said meanwhile.
+    /// A partition has healed, or this node stood still and heard nobody: caches may hold what somebody else said
+    /// meanwhile, and the switch may know this machine at another port.
     fn announce_owned(&mut self) {
         let owned: Vec<GroupName> =
             self.groups.values().filter(|g| matches!(g.role, Role::Owner(_))).map(|g| g.name).collect();
@@ -257,7 +268,7 @@ impl Engine {
             standby: heartbeat.standby,
             config: heartbeat.config,
             recall: heartbeat.recall,
-            lines: heartbeat.groups.iter().take(MEMORIES_MAX).map(|l| (l.name, *l)).collect(),
+            lines: heartbeat.groups.iter().take(MEMORIES_MAX).map(|l| (l.name, l.clone())).collect(),
         });
         self.send(from.member, Message::Ack(ack));
         self.fall_into_step();
@@ -301,7 +312,7 @@ impl Engine {
         self.note_recovery(lost);
     }
 
-    fn note_recovery(&mut self, was_lost: bool) {
+    pub(super) fn note_recovery(&mut self, was_lost: bool) {
         if was_lost && !self.recall().lost() {
             self.event(Event::Recovered);
         }
@@ -353,6 +364,7 @@ impl Engine {
             hash: self.setup.me.hash,
             secrets: self.secrets.iter().copied().collect(),
             fit: self.fitness() == Fitness::Fit,
+            addresses: self.groups.get(&group).map(|g| g.addresses.clone()).unwrap_or_default(),
         }
     }
 

@@ -37,6 +37,7 @@ impl Engine {
         let cause = match self.stopping {
             Some(stopping) => stopping.cause,
             None if self.stands_by(name) => Cause::Standby,
+            None if self.is_to_leave() && self.peer_can_take() => Cause::Standby,
             None if self.fitness == Fitness::Unfit && !moved_for_unfitness => Cause::Unfit,
             None => return,
         };
@@ -51,15 +52,28 @@ impl Engine {
     /// A voter has confirmed the claim in a heartbeat: the lease counts from when that was sent.
     pub(super) fn renew(&mut self, by: Member, name: GroupName, term: Term, end: Instant) {
         let let_go = self.setup.timing.let_go();
+        let enough = self.members().is_enough(by);
         let Some(Role::Owner(owner)) = self.groups.get_mut(&name).map(|g| &mut g.role) else { return };
-        if owner.term != term || (self.now + let_go >= owner.end && !planted!(EndedLeaseRevived)) {
+        if !enough || owner.term != term || (self.now + let_go >= owner.end && !planted!(EndedLeaseRevived)) {
             return;
         }
         owner.witnessed |= by == Member::Witness;
         owner.end = owner.end.max(end);
         let end = owner.end + self.setup.timing.linger;
-        if self.desk.voter.promise_self(self.now, name, term, end).is_err() && !planted!(EndedLeaseRevived) {
+        if self.promise_self(name, term, end).is_err() && !planted!(EndedLeaseRevived) {
             self.lose(name, Cause::LeaseExpired);
+        }
+    }
+
+    /// Who votes alone confirms itself.
+    pub(super) fn renew_alone(&mut self) {
+        if !self.is_alone() {
+            return;
+        }
+        let owned: Vec<(GroupName, Term)> =
+            self.groups.keys().filter_map(|name| self.owned(*name).map(|(term, _)| (*name, term))).collect();
+        for (name, term) in owned {
+            self.renew(self.setup.me.member, name, term, self.now + self.setup.timing.lease);
         }
     }
 
@@ -171,6 +185,9 @@ impl Engine {
         if owner.leaving.is_some() {
             return Err(CommandRefusal::Busy);
         }
+        if self.is_alone() {
+            return Err(CommandRefusal::NoMember);
+        }
         let peer = self.peer_word().filter(|_| self.peer_answers()).ok_or(CommandRefusal::PeerSilent)?;
         if peer.standby {
             return Err(CommandRefusal::PeerStandby);
@@ -278,7 +295,9 @@ impl Engine {
             return;
         };
         self.desk.voter.expect_hold(request.hold);
-        if busy || self.desk.voter.record_vote(now, from, name, request.term).is_err() {
+        // With another configuration than ours the peer may want an address that we hold as part of another group.
+        let taken = self.desk.voter.taken(now, from.incarnation, name, &request.addresses);
+        if busy || taken || self.desk.voter.record_vote(now, from, name, request.term).is_err() {
             return;
         }
         if let Some(stage) = self.stage(name) {
@@ -312,7 +331,7 @@ impl Engine {
         group.handed_over = Some((request.term, self.now));
         group.free_since = None;
         self.desk.voter.release(name, self.setup.me.incarnation, owner.term);
-        let granted = self.desk.voter.promise_recorded(self.now, to, name, request.term, request.hold).is_ok();
+        let granted = self.desk.voter.promise_recorded(self.now, to, &request.bid()).is_ok();
         let answer = Answer {
             seq: request.seq,
             group: name,

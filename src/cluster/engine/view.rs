@@ -1,9 +1,11 @@
 //! A copy of what the engine knows, for people.
 
 use super::Engine;
+use super::Obstacle;
 use super::group::{Role, Stage};
 use crate::cluster::message::{Fitness, Recall};
 use crate::cluster::name::{GroupName, Member, Term};
+use crate::cluster::voters::{Members, Sets};
 use crate::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
@@ -78,8 +80,16 @@ pub struct View {
     pub silent_until: Option<Instant>,
     /// What memory this node's voter has.
     pub recall: Recall,
+    /// Who votes.
+    pub sets: Sets,
+    /// Who is to vote, as the configuration says.
+    pub wanted: Members,
+    /// What a change of voters waits for.
+    pub obstacle: Option<Obstacle>,
     /// How late the engine was ever called.
     pub worst_late: Duration,
+    /// How late it was called in the last minutes.
+    pub recent_late: Duration,
     /// It is being stopped.
     pub stopping: bool,
 }
@@ -97,7 +107,11 @@ impl Engine {
             standby: self.standby,
             silent_until: self.desk.voter.silent(self.now).then(|| self.desk.voter.silent_until()),
             recall: self.recall(),
-            worst_late: self.worst_late,
+            sets: self.desk.voter.sets().clone(),
+            wanted: self.setup.wanted.clone(),
+            obstacle: self.obstacle(),
+            worst_late: self.lateness.worst(),
+            recent_late: self.lateness.recent(self.now),
             stopping: self.stopping.is_some(),
         }
     }

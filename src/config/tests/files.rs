@@ -25,7 +25,7 @@ fn how_a_folder_is_shown_is_read_and_what_is_left_out_is_safe() {
         let routes = &config.web.listeners[0].routes;
         let files = routes.iter().find_map(|route| match &route.action {
             RouteAction::Static(files) => Some(files.clone()),
-            RouteAction::Proxy { .. } => None,
+            RouteAction::Proxy { .. } | RouteAction::ToHttps { .. } => None,
         });
         (files.unwrap(), config.web.file_cache_bytes)
     };
@@ -66,6 +66,16 @@ fn faults_about_files_are_told_with_line_and_help() {
         ("\"*.css\"", "\"assets/*\"", "35: listener[0].cache_control.assets/*: \"assets/*\" is not a pattern"),
         ("max-age=60", "", "35: listener[0].cache_control.*.css: \"\" is not a value of Cache-Control"),
         ("root = \"/srv/www\"\n", "", "26: listener[0].index: belongs to a root"),
+        (
+            "root = \"/srv/www\"",
+            "redirect = \"https\"",
+            "27: listener[0].index: is for files; leave it out beside redirect",
+        ),
+        (
+            "root = \"/srv/www\"",
+            "upstream = \"app\"",
+            "35: listener[0].cache_control: is for files; leave it out beside upstream",
+        ),
         ("= 16", "= -1", "file_cache_mib: -1 is out of bounds; write a number from 0"),
     ] {
         let text = with_files();

@@ -7,18 +7,19 @@ use super::speaker::{Question, Seen};
 use crate::{
     config::{self, Endpoint},
     limits::ETCD_ANSWER_BYTES_MAX,
-    trust::tls::provider,
+    trust::{TrustError, outside::Outside},
 };
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+use rustls::{ClientConfig, pki_types::ServerName};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
 };
-use std::{fmt, path::Path, sync::Arc};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -39,37 +40,15 @@ impl Settings {
     ///
     /// # Errors
     /// If one of them cannot be read, or is refused by the library.
-    pub fn new(etcd: &config::Etcd, folder: Folder) -> Result<Self, String> {
+    pub fn new(etcd: &config::Etcd, folder: Folder) -> Result<Self, TrustError> {
         let tls = etcd.ca.as_ref().map(|ca| client_config(ca, etcd.identity.as_ref())).transpose()?;
         Ok(Self { endpoints: etcd.endpoints.clone(), tls, folder })
     }
 }
 
-fn client_config(
-    ca: &Path,
-    identity: Option<&(std::path::PathBuf, std::path::PathBuf)>,
-) -> Result<Arc<ClientConfig>, String> {
-    let cannot = |file: &Path, why: &dyn fmt::Display| format!("cannot use {}: {why}", file.display());
-    let chain = |file: &Path| -> Result<Vec<CertificateDer<'static>>, String> {
-        let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        let read = read.map_err(|e| cannot(file, &e))?;
-        if read.is_empty() { Err(cannot(file, &"there is no certificate in it")) } else { Ok(read) }
-    };
-    let mut roots = RootCertStore::empty();
-    for certificate in chain(ca)? {
-        roots.add(certificate).map_err(|e| cannot(ca, &e))?;
-    }
-    let builder = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .map_err(|e| e.to_string())?
-        .with_root_certificates(roots);
-    let mut config = match identity {
-        None => builder.with_no_client_auth(),
-        Some((cert, key)) => {
-            let secret = PrivateKeyDer::from_pem_file(key).map_err(|e| cannot(key, &e))?;
-            builder.with_client_auth_cert(chain(cert)?, secret).map_err(|e| cannot(cert, &e))?
-        }
-    };
+fn client_config(ca: &Path, identity: Option<&(PathBuf, PathBuf)>) -> Result<Arc<ClientConfig>, TrustError> {
+    let identity = identity.map(|(cert, key)| (cert.as_path(), key.as_path()));
+    let mut config = Outside::load(ca, identity)?.client;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

@@ -158,6 +158,7 @@ impl Speaker {
                 self.learn_secrets(request);
             }
             Message::Hello
+            | Message::Voters(_)
             | Message::Ack(_)
             | Message::PreVoteAnswer(_)
             | Message::VoteAnswer(_)
@@ -319,7 +320,7 @@ impl Speaker {
     }
 
     fn line(&self, group: GroupName) -> Option<GroupLine> {
-        self.heartbeat.as_ref()?.groups.iter().find(|line| line.name == group).copied()
+        self.heartbeat.as_ref()?.groups.iter().find(|line| line.name == group).cloned()
     }
 
     /// Whether it is time for a question.
@@ -353,7 +354,8 @@ impl Speaker {
         let me = self.setup.me;
         let record = seen.record.unwrap_or_default();
         let line = self.line(group);
-        let change = line.and_then(|line| case.release(me, &line)).or_else(|| match line.and_then(|l| l.owned) {
+        let owned = line.as_ref().and_then(|line| line.owned);
+        let change = line.and_then(|line| case.release(me, &line)).or_else(|| match owned {
             Some(term) => self.claim(now, case, &record, term),
             None => self.vote(now, case, &record),
         });

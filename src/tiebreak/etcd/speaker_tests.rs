@@ -34,7 +34,8 @@ fn speaker(me: Identity) -> Speaker {
 
 fn beat(of: Member, seq: u64, owned: Option<u64>) -> Heartbeat {
     let owned = owned.map(Term);
-    let line = GroupLine { name: web(), owned, witnessed: false, released: None, highest: Term(0) };
+    let line =
+        GroupLine { name: web(), owned, witnessed: false, released: None, highest: Term(0), addresses: Vec::new() };
     Heartbeat {
         seq,
         hold: HOLD,
@@ -50,7 +51,16 @@ fn beat(of: Member, seq: u64, owned: Option<u64>) -> Heartbeat {
 
 fn request(seq: u64, term: u64) -> Request {
     let hash = Some(hash(&secret(if term % 2 == 1 { First } else { Second })));
-    Request { seq, group: web(), term: Term(term), hold: HOLD, hash, secrets: Vec::new(), fit: true }
+    Request {
+        seq,
+        group: web(),
+        term: Term(term),
+        hold: HOLD,
+        hash,
+        secrets: Vec::new(),
+        fit: true,
+        addresses: Vec::new(),
+    }
 }
 
 /// Asks until nothing more is to be asked now, and what the engine hears of it.

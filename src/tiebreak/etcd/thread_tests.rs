@@ -157,7 +157,7 @@ fn beat(seq: u64, owned: Option<u64>, released: Option<u64>) -> Message {
         leaving: false,
         config: 0,
         recall: Recall::Kept,
-        groups: vec![GroupLine { name, owned, witnessed: false, released, highest: Term(0) }],
+        groups: vec![GroupLine { name, owned, witnessed: false, released, highest: Term(0), addresses: Vec::new() }],
     })
 }
 

@@ -15,8 +15,9 @@ use crate::{
         addresses::{Addresses, News},
         gate::Gate,
         netlink::{Link, Routing},
-        packet::{ArpWatch, Wire},
+        packet::{ClaimWatch, Speech, Wire},
         priority,
+        rivals::Rivals,
         sockets::Sockets,
         supervision::Word,
     },
@@ -26,8 +27,9 @@ use rustix::{
     fd::AsFd,
 };
 use std::{
+    collections::BTreeMap,
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     sync::{Arc, mpsc},
 };
 
@@ -41,7 +43,7 @@ pub(super) struct Desk {
     tools: Tools,
     shared: Arc<Shared>,
     news: mpsc::Receiver<News>,
-    watches: Vec<ArpWatch>,
+    watches: Vec<ClaimWatch>,
     alarm: Alarm,
     /// What was last reported as the reason why this node cannot hold addresses.
     unable: Option<String>,
@@ -96,6 +98,7 @@ impl Desk {
             supervisor: setup.supervisor,
             wire,
             links: Vec::new(),
+            rivals: Rivals::default(),
             quiet: setup.quiet,
             report: setup.report,
         };
@@ -193,7 +196,7 @@ impl Desk {
         for (watch, _) in watches {
             for (mac, ip) in std::iter::from_fn(|| watch.next()).take(CLAIMS_PER_ROUND_MAX) {
                 if self.tools.links.iter().all(|link| link.mac != Some(mac)) {
-                    self.posts.iter_mut().for_each(|post| post.conflict(mac, ip.into(), &self.tools));
+                    self.posts.iter_mut().for_each(|post| post.conflict(mac, ip, &mut self.tools));
                 }
             }
         }
@@ -225,32 +228,30 @@ impl Desk {
         }
     }
 
-    /// Hears ARP where it must, and announces what has a carrier again.
+    /// Announces what came up, and hears claims where it must.
     fn links_changed(&mut self, links: Vec<Link>) {
         let before = std::mem::replace(&mut self.tools.links, links);
-        let works = |links: &[Link], name: &str| links.iter().any(|link| link.name == name && link.up && link.carrier);
         let now = clock::now();
+        let find = |links: &[Link], name: &str| links.iter().find(|link| link.name == name).cloned();
         for post in &mut self.posts {
-            let came_back = |name: &str| !works(&before, name) && works(&self.tools.links, name);
-            if post.is_open() && post.vips.iter().any(|vip| came_back(&vip.interface)) {
+            let came_up = |name: &str| {
+                find(&self.tools.links, name).is_some_and(|link| link.came_up_since(find(&before, name).as_ref()))
+            };
+            if post.is_open() && post.vips.iter().any(|vip| came_up(&vip.interface)) {
                 post.schedule.again(now);
             }
         }
-        let mut wanted: Vec<(u32, Vec<Ipv4Addr>)> = Vec::new();
+        let mut wanted: BTreeMap<(u32, Speech), Vec<IpAddr>> = BTreeMap::new();
         for vip in self.posts.iter().flat_map(|post| &post.vips) {
             let link = self.tools.links.iter().find(|link| link.name == vip.interface && link.mac.is_some());
-            let (Some(link), IpAddr::V4(ip)) = (link, vip.address.addr()) else { continue };
-            match wanted.iter_mut().find(|(index, _)| *index == link.index) {
-                Some((_, ips)) => ips.push(ip),
-                None => wanted.push((link.index, vec![ip])),
+            if let Some(link) = link {
+                let ip = vip.address.addr();
+                wanted.entry((link.index, Speech::of(ip))).or_default().push(ip);
             }
         }
-        self.watches.retain(|watch| wanted.iter().any(|(index, _)| *index == watch.interface()));
-        for (index, ips) in wanted {
-            if self.watches.iter().any(|watch| watch.interface() == index) {
-                continue;
-            }
-            match ArpWatch::new(index, &ips) {
+        self.watches.retain(|watch| wanted.remove(&watch.place()).is_some());
+        for ((index, speech), ips) in wanted {
+            match ClaimWatch::new(index, speech, &ips) {
                 Ok(watch) => {
                     self.tools.lend(watch.as_fd());
                     self.watches.push(watch);

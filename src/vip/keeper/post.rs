@@ -3,7 +3,7 @@
 use super::plan::{Phase, Step, decide, let_go_at, next_wake};
 use crate::{
     clock,
-    cluster::{GroupName, Intent, Report, Term},
+    cluster::{Claim, GroupName, Intent, Report, Term},
     config::{Group, Vip},
     limits::{ADDRESS_RETRY, GUARD, RESETS_FIRST_MAX, SQUEEZE_MAX, SQUEEZE_POLL, UNABLE_REST},
     time::Instant,
@@ -14,6 +14,7 @@ use crate::{
         gate::{Door, Gate},
         netlink::Link,
         packet::Wire,
+        rivals::Rivals,
         sockets::{Sockets, Tcp},
         supervision::{SupervisorLink, Word},
     },
@@ -39,6 +40,7 @@ pub(super) struct Tools {
     pub(super) supervisor: Option<SupervisorLink>,
     pub(super) wire: Wire,
     pub(super) links: Vec<Link>,
+    pub(super) rivals: Rivals,
     pub(super) quiet: Arc<dyn Fn(&GroupName) -> bool + Send + Sync>,
     pub(super) report: Box<dyn Fn(Report) + Send>,
 }
@@ -434,13 +436,16 @@ impl Post {
         }
     }
 
-    /// Another machine claims one of its addresses.
-    pub(super) fn conflict(&mut self, mac: frames::Mac, ip: IpAddr, tools: &Tools) {
-        if self.is_open() && self.ips.contains(&ip) && self.schedule.again_for_conflict(clock::now()) {
-            let [a, b, c, d, e, f] = mac;
-            tools.event(format!(
-                "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x} claims {ip}, which this node holds; announced again"
-            ));
+    /// Another machine claims one of its addresses. After a freeze that is its new owner, if the lease is over.
+    pub(super) fn conflict(&mut self, mac: frames::Mac, ip: IpAddr, tools: &mut Tools) {
+        let now = clock::now();
+        let (Intent::Held { term, .. } | Intent::Leaving { term, .. }) = self.intent else { return };
+        if !self.open_ips(tools, now).contains(&ip) {
+            return;
+        }
+        self.schedule.again_for_conflict(now);
+        if tools.rivals.hear(now, mac, ip) {
+            (tools.report)(Report::Claimed(Claim { group: self.name, term, address: ip, mac }));
         }
     }
 }

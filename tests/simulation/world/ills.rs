@@ -59,9 +59,16 @@ impl World {
             Fault::Stop(who) => self.deliver_input(who, Input::Command(2, Command::Stop)),
             Fault::Replay(secret) => self.replay(secret),
             Fault::Rate(who, ppm) => self.set_rate(who, ppm),
+            Fault::Want(who, want) => self.machines[who.index()].want = want,
             Fault::Timing(who, timing) => {
                 self.machines[who.index()].timing = timing;
                 self.deliver_input(who, Input::Timing(timing));
+            }
+            Fault::Swap(who, swapped) => {
+                self.machines[who.index()].swapped = swapped;
+                if self.machines[who.index()].swapped_here != swapped {
+                    self.kill_worker(who);
+                }
             }
             Fault::Slow(from, to, by) => {
                 self.slow.insert((from, to), by);
@@ -109,7 +116,7 @@ impl World {
     fn replay(&mut self, secret: Secret) {
         for to in Member::ALL {
             let content = Content::Notice(secret);
-            let packet = Packet { from: Member::First, life: Incarnation(0), counter: 0, content };
+            let packet = Packet { from: Member::First, life: Incarnation(0), counter: 0, second: false, content };
             self.push(self.now, Happening::Datagram(to, packet));
         }
     }
@@ -152,6 +159,11 @@ impl World {
         if machine.suspended_at.is_none() && machine.worker.as_ref().is_some_and(|w| !w.frozen) {
             self.tell(who, now, input);
         }
+    }
+
+    /// An operator's command.
+    pub(crate) fn command(&mut self, who: Member, command: Command) {
+        self.deliver_input(who, Input::Command(3, command));
     }
 
     pub(super) fn kill_worker(&mut self, who: Member) {

@@ -3,7 +3,7 @@
 use crate::kernel::{Clock, Kernel};
 use hawser::cluster::{
     Arbiter, Engine, Event, Fitness, GroupName, Incarnation, Intent, Member, Memory, Message, Name, Secret, SecretHash,
-    Sessions, Term, Timing, Witness,
+    Sessions, SetTag, Term, Timing, Voter, Witness,
 };
 use hawser::limits::GUARD;
 use hawser::supervisor::core::{Core, Input as Heard};
@@ -17,10 +17,12 @@ mod etcd;
 mod ills;
 mod keeper;
 mod supervisor;
+mod thirds;
 mod wire;
 
 pub(crate) use arbiter::{Device, Local};
 pub(crate) use etcd::Third;
+pub(crate) use thirds::Want;
 
 pub(crate) const MS: u64 = 1_000_000;
 /// How the text of a broken promise begins.
@@ -69,12 +71,25 @@ pub(crate) fn third(third: Third) {
     THIRD.set(third);
 }
 
+/// What that is.
+pub(crate) fn third_voter() -> Third {
+    THIRD.get()
+}
+
 /// Tries a scenario in worlds whose small delays differ. The first that did not come out well.
 pub(crate) fn with_each_seed(scenario: fn() -> Result<(), String>) -> Result<(), String> {
     (1..=10).try_for_each(|seed| {
         SEED.set(seed);
         scenario().map_err(|why| format!("seed {seed}: {why}"))
     })
+}
+
+/// Where an address is when the first two are swapped: which group has it, and which address a group has.
+fn placed(number: usize, swapped: bool) -> usize {
+    match number {
+        0 | 1 if swapped => 1 - number,
+        other => other,
+    }
 }
 
 /// What a world is made with.
@@ -139,6 +154,8 @@ enum Happening {
     Plan(Fault),
     /// Between this node, in this life, and etcd.
     Etcd(Member, Incarnation, etcd::Errand),
+    /// It happens to the second witness.
+    Other(Box<Happening>),
 }
 
 /// What a sieve does with a datagram.
@@ -158,12 +175,14 @@ struct Packet {
     from: Member,
     life: Incarnation,
     counter: u64,
+    /// It goes to the second witness, or comes from it.
+    second: bool,
     content: Content,
 }
 
 #[derive(Debug, Clone)]
 enum Content {
-    Sealed(Option<Incarnation>, Message),
+    Sealed(Option<Incarnation>, SetTag, Message),
     Notice(Secret),
 }
 
@@ -192,9 +211,14 @@ pub(crate) enum Fault {
     Stop(Member),
     /// An old secret is shown to everybody.
     Replay(Secret),
+    /// The configuration of this machine wants other voters, from its next start on.
+    Want(Member, Want),
     Rate(Member, i64),
     /// The configuration of one node says so from now on.
     Timing(Member, Timing),
+    /// This node is started again with a configuration that has the addresses of the first two groups the other way round
+    /// (or as at first).
+    Swap(Member, bool),
     /// Datagrams on this way take so much longer.
     Slow(Member, Member, u64),
     /// Locks inside the kernel hold up each call for so long.
@@ -274,10 +298,23 @@ enum Brain {
     Witness(Box<Witness>),
 }
 
+impl Brain {
+    fn voter(&self) -> &Voter {
+        match self {
+            Self::Node(engine) => engine.voter(),
+            Self::Witness(witness) => witness.voter(),
+        }
+    }
+}
+
 struct Worker {
     brain: Brain,
     arbiter: Option<Arbiter>,
     sessions: Sessions,
+    /// Those with the second witness.
+    sessions_second: Sessions,
+    /// Whether it was told that the third voter that it wants answers.
+    ready: Option<bool>,
     life: Incarnation,
     secret: Secret,
     counter: u64,
@@ -304,6 +341,7 @@ pub(crate) struct Machine {
     pub(crate) kernel: Kernel,
     pub(crate) disk: Option<Memory>,
     pub(crate) timing: Timing,
+    want: Want,
     disk_takes: u64,
     kernel_takes: u64,
     unkillable: bool,
@@ -319,6 +357,9 @@ pub(crate) struct Machine {
     carrier: bool,
     standby: bool,
     asleep: VecDeque<Happening>,
+    /// Its configuration has the addresses of the first two groups the other way round; and its worker read it so.
+    swapped: bool,
+    swapped_here: bool,
 }
 
 /// A lease that some life was given, whether it lives or not.
@@ -333,6 +374,10 @@ pub(crate) struct World {
     pub(crate) plan: Plan,
     pub(crate) chance: Chance,
     pub(crate) machines: [Machine; 3],
+    /// The second witness, or the first one while anything happens to the second.
+    other: Machine,
+    cut_other: BTreeSet<(Member, Member)>,
+    at_other: bool,
     pub(crate) network: Network,
     pub(crate) sieve: Option<Sieve>,
     cut: BTreeSet<(Member, Member)>,
@@ -348,6 +393,8 @@ pub(crate) struct World {
     last_term: BTreeMap<GroupName, Term>,
     pub(crate) events: Vec<(u64, Member, Event)>,
     pub(crate) answers: Vec<(u64, Member, Result<(), hawser::cluster::CommandRefusal>)>,
+    /// Who was to announce what again.
+    pub(crate) announced: Vec<(u64, Member, GroupName)>,
     /// The first broken promise.
     pub(crate) broken: Option<String>,
     /// How long two nodes answered for one address, in all.
@@ -374,6 +421,7 @@ impl World {
             kernel: Kernel { gated: plan.gated, ..Kernel::default() },
             disk: plan.formed.then(Memory::default),
             timing: plan.timing,
+            want: Want::Usual,
             disk_takes: 0,
             kernel_takes: 0,
             unkillable: false,
@@ -387,9 +435,14 @@ impl World {
             carrier: true,
             standby: false,
             asleep: VecDeque::new(),
+            swapped: false,
+            swapped_here: false,
         });
         let mut world = Self {
             now: 0,
+            other: thirds::spare(plan.timing),
+            cut_other: BTreeSet::new(),
+            at_other: false,
             plan,
             chance,
             machines,
@@ -407,6 +460,7 @@ impl World {
             last_term: BTreeMap::new(),
             events: Vec::new(),
             answers: Vec::new(),
+            announced: Vec::new(),
             broken: None,
             double_ns: 0,
             double_since: None,
@@ -513,16 +567,26 @@ impl World {
         None
     }
 
+    /// Who answers for the addresses that it has for this group.
     pub(crate) fn answering(&self, group: GroupName) -> Vec<Member> {
-        NODES
-            .into_iter()
-            .filter(|m| {
-                let machine = &self.machines[m.index()];
-                machine.powered
-                    && machine.suspended_at.is_none()
-                    && machine.kernel.answers(group, machine.clock.jiffies(self.now))
-            })
-            .collect()
+        NODES.into_iter().filter(|node| self.answers(*node, group)).collect()
+    }
+
+    /// Who answers for this address, whichever group it is part of there.
+    fn answering_for(&self, address: usize) -> Vec<Member> {
+        let has = |node: &Member| {
+            let number = placed(address, self.machines[node.index()].swapped_here);
+            let Some((group, _)) = self.plan.groups.get(number).copied() else { return false };
+            self.answers(*node, group) && !arbiter::is_invisible(self.plan.local, group)
+        };
+        NODES.into_iter().filter(has).collect()
+    }
+
+    fn answers(&self, node: Member, group: GroupName) -> bool {
+        let machine = &self.machines[node.index()];
+        machine.powered
+            && machine.suspended_at.is_none()
+            && machine.kernel.answers(group, machine.clock.jiffies(self.now))
     }
 
     pub(crate) fn engine(&self, of: Member) -> Option<&Engine> {
@@ -566,6 +630,7 @@ impl World {
     }
 
     fn push(&mut self, at: u64, happening: Happening) {
+        let happening = self.addressed(happening);
         self.order += 1;
         self.queue.insert((at, self.order), happening);
     }
@@ -580,7 +645,7 @@ impl World {
         let local = self.plan.local;
         let visible = self.plan.groups.iter().map(|g| g.0).filter(|group| !arbiter::is_invisible(local, *group));
         let groups: Vec<GroupName> = visible.collect();
-        let double = groups.iter().any(|g| self.answering(*g).len() > 1);
+        let double = (0..self.plan.groups.len()).any(|number| self.answering_for(number).len() > 1);
         if let Some(since) = self.double_since {
             self.double_ns += self.now - since;
             self.double_since = None;

@@ -1,13 +1,17 @@
 //! The supervisor around its real core.
 
-use super::{Brain, Content, Happening, Packet, Worker, World, hash};
+use super::{Brain, Content, Happening, Packet, Worker, World, hash, placed};
 use hawser::cluster::{
-    Engine, GroupName, Identity, Incarnation, Input, Member, Report, Secret, Sessions, Setup, Witness,
+    AddressMark, Engine, GroupName, GroupSetup, Identity, Incarnation, Input, Member, Report, Secret, Sessions, Setup,
+    Witness,
 };
 use hawser::supervisor::core::{Action as Order, Ending, Input as Heard};
 use hawser::time::{Duration, Instant};
 use hawser::vip::supervision::{Hello, Word};
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::Ipv4Addr,
+};
 
 impl World {
     pub(super) fn supervise(&mut self, me: Member, number: u64, heard: Heard) {
@@ -52,9 +56,12 @@ impl World {
             Order::TakeAway { .. } => self.taken_away(me, number),
             Order::SendNotice(secret) => {
                 for to in me.others() {
-                    let packet =
-                        Packet { from: me, life: Incarnation(0), counter: 0, content: Content::Notice(*secret) };
+                    let content = Content::Notice(*secret);
+                    let packet = Packet { from: me, life: Incarnation(0), counter: 0, second: false, content };
                     self.transmit(me, to, &packet);
+                    if to == Member::Witness && self.other.powered {
+                        self.transmit(me, to, &Packet { second: true, ..packet });
+                    }
                 }
             }
         }
@@ -89,6 +96,13 @@ impl World {
         let identity = |hash| Identity { member: me, incarnation: life, hash };
         let speaker = self.new_speaker(identity(supervised.then(|| hash(&secret))));
         let machine = &mut self.machines[me.index()];
+        machine.swapped_here = machine.swapped;
+        let swapped = machine.swapped;
+        let group = |(number, (name, prefer)): (usize, &(GroupName, Member))| {
+            let address = Ipv4Addr::new(192, 0, 2, u8::try_from(placed(number, swapped)).unwrap());
+            GroupSetup { name: *name, prefer: *prefer, addresses: vec![AddressMark::of(address.into())] }
+        };
+        let groups = self.plan.groups.iter().enumerate().map(group).collect();
         let memory = machine.disk.clone();
         let brain = if me == Member::Witness {
             Brain::Witness(Box::new(Witness::new(now, identity(None), memory, hash)))
@@ -96,9 +110,10 @@ impl World {
             let setup = Setup {
                 me: identity(supervised.then(|| hash(&secret))),
                 timing: machine.timing,
-                groups: self.plan.groups.clone(),
+                groups,
                 drain: Duration::ZERO,
-                config: 0,
+                config: machine.want.config(),
+                wanted: machine.want.members(&self.plan),
                 hash,
                 seed,
                 memory,
@@ -112,6 +127,8 @@ impl World {
             brain,
             arbiter,
             sessions: Sessions::new(life),
+            sessions_second: Sessions::new(life),
+            ready: None,
             life,
             secret,
             counter: 0,

@@ -1,7 +1,7 @@
 //! What happens to an engine, and what it does: datagrams, timers, the disk.
 
 use super::{Brain, Content, Fate, Happening, MS, Packet, World, etcd::Errand};
-use hawser::cluster::{Action, Event, Identity, Incarnation, Input, Member, Memory, Message, Verdict, WitnessAction};
+use hawser::cluster::{Action, Event, Identity, Incarnation, Input, Member, Memory, Message, WitnessAction};
 use hawser::supervisor::core::Input as Heard;
 use hawser::time::Instant;
 
@@ -9,6 +9,10 @@ impl World {
     pub(super) fn happen(&mut self, happening: Happening) {
         let (to, life) = match &happening {
             Happening::Plan(fault) => return self.fault(*fault),
+            Happening::Other(inner) => {
+                let inner = (**inner).clone();
+                return self.at_the_other(|world| world.happen(inner));
+            }
             Happening::Etcd(from, life, Errand::Asked(question)) => {
                 return self.at_etcd(*from, *life, question.clone());
             }
@@ -81,29 +85,19 @@ impl World {
             | Happening::Orders(..)
             | Happening::Gone(..)
             | Happening::Powered(_)
+            | Happening::Other(_)
             | Happening::Plan(_) => {}
         }
     }
 
     pub(super) fn receive(&mut self, me: Member, now: Instant, packet: Packet) {
         let Some(worker) = self.machines[me.index()].worker.as_mut() else { return };
-        let (echo, message) = match packet.content {
-            Content::Notice(secret) => {
-                match &mut worker.brain {
-                    Brain::Witness(witness) => witness.notice(&secret),
-                    Brain::Node(_) => self.tell(me, now, Input::Notice(secret)),
-                }
-                return;
-            }
-            Content::Sealed(echo, message) => (echo, message),
-        };
-        match worker.sessions.accept(packet.from, packet.life, packet.counter, echo) {
-            Verdict::Deliver { .. } => {
-                let from = Identity { member: packet.from, incarnation: packet.life, hash: None };
-                self.tell_message(me, now, from, message);
-            }
-            Verdict::Greet => self.send(me, packet.from, Some(packet.life), Message::Hello),
-            Verdict::Drop => {}
+        match packet.content {
+            Content::Notice(secret) => match &mut worker.brain {
+                Brain::Witness(witness) => witness.notice(&secret),
+                Brain::Node(_) => self.tell(me, now, Input::Notice(secret)),
+            },
+            Content::Sealed(..) => self.take_sealed(me, now, packet),
         }
     }
 
@@ -143,6 +137,9 @@ impl World {
 
     /// Hands the engine of a node one input and carries out what it wants.
     pub(super) fn tell(&mut self, me: Member, now: Instant, input: Input) {
+        if !matches!(input, Input::ThirdReady(_)) {
+            self.tell_ready(me, now);
+        }
         let Some(worker) = self.machines[me.index()].worker.as_mut() else { return };
         let Brain::Node(engine) = &mut worker.brain else { return };
         let actions = engine.handle(now, input);
@@ -177,7 +174,8 @@ impl World {
                 let now = self.local(me);
                 self.tell(me, now, Input::Drained(group));
             }
-            Action::Drain(_, false) | Action::Announce(_) => {}
+            Action::Drain(_, false) => {}
+            Action::Announce(group) => self.announced.push((self.now, me, group)),
             Action::Event(event) => {
                 self.note(|| format!("{me:?}: {event:?}"));
                 for silent in [true, false] {
@@ -205,15 +203,20 @@ impl World {
     }
 
     pub(super) fn send_believed(&mut self, me: Member, to: Member, message: Message) {
-        let echo = self.machines[me.index()].worker.as_ref().and_then(|w| w.sessions.believed(to));
+        let second = to == Member::Witness && self.second_at(me);
+        let believed =
+            |w: &super::Worker| if second { w.sessions_second.believed(to) } else { w.sessions.believed(to) };
+        let echo = self.machines[me.index()].worker.as_ref().and_then(believed);
         self.send(me, to, echo, message);
     }
 
     pub(super) fn send(&mut self, me: Member, to: Member, echo: Option<Incarnation>, message: Message) {
+        let tag = self.tag_of(me);
+        let second = (me == Member::Witness || to == Member::Witness) && self.second_at(me);
         let Some(worker) = self.machines[me.index()].worker.as_mut() else { return };
         worker.counter += 1;
-        let content = Content::Sealed(echo, message);
-        let packet = Packet { from: me, life: worker.life, counter: worker.counter, content };
+        let content = Content::Sealed(echo, tag, message);
+        let packet = Packet { from: me, life: worker.life, counter: worker.counter, second, content };
         self.transmit(me, to, &packet);
     }
 
@@ -222,13 +225,14 @@ impl World {
             return;
         }
         let carrier = self.machines[me.index()].carrier && self.machines[to.index()].carrier;
-        if self.cut.contains(&(me, to)) || !carrier || self.chance.per_mille(self.network.loss) {
+        let cut = if packet.second && !self.at_other { &self.cut_other } else { &self.cut };
+        if cut.contains(&(me, to)) || !carrier || self.chance.per_mille(self.network.loss) {
             return;
         }
         let mut later = self.slow.get(&(me, to)).copied().unwrap_or(0);
         if let Some(sieve) = &mut self.sieve {
             let message = match &packet.content {
-                Content::Sealed(_, message) => Some(message),
+                Content::Sealed(_, _, message) => Some(message),
                 Content::Notice(_) => None,
             };
             match sieve(self.now, me, to, message) {
