@@ -13,7 +13,7 @@
 //! | `replica`, `replicas` | the peer: replication frames, and what a replica makes of them |
 //! | `admin` | whoever may open the admin socket: bodies of its calls |
 //! | `node_config`, `witness_config` | whoever writes the configuration |
-//! | `web_path`, `web_range` | visitors |
+//! | `web_path`, `web_range`, `web_accept`, `web_conditions`, `web_pattern` | visitors (the pattern: the configuration) |
 //! | `web_proxy_header`, `web_frames` | proxies in front, and whoever poses as one; clients of HTTP/2 |
 //!
 //! Built for tests and with the feature `hostile` only. Not here: HTTP itself (hyper), TLS (rustls).
@@ -56,7 +56,7 @@ pub struct Decoder {
 }
 
 /// All of them.
-pub const DECODERS: [Decoder; 14] = [
+pub const DECODERS: [Decoder; 17] = [
     Decoder { name: "envelope", eat: envelope, samples: envelopes },
     Decoder { name: "conversation", eat: conversation, samples: conversations },
     Decoder { name: "datagram", eat: datagram, samples: datagrams },
@@ -69,6 +69,9 @@ pub const DECODERS: [Decoder; 14] = [
     Decoder { name: "witness_config", eat: witness_config, samples: witness_configs },
     Decoder { name: "web_path", eat: web::hostile::path, samples: web::hostile::paths },
     Decoder { name: "web_range", eat: web::hostile::range, samples: web::hostile::ranges },
+    Decoder { name: "web_accept", eat: web::hostile::accept, samples: web::hostile::accepts },
+    Decoder { name: "web_conditions", eat: web::hostile::conditions, samples: web::hostile::many_conditions },
+    Decoder { name: "web_pattern", eat: web::hostile::pattern, samples: web::hostile::patterns },
     Decoder { name: "web_proxy_header", eat: web::hostile::proxy_header, samples: web::hostile::proxy_headers },
     Decoder { name: "web_frames", eat: web::hostile::frames, samples: web::hostile::many_frames },
 ];
@@ -517,6 +520,7 @@ mod tests {
     }
     eaters! {
         envelope conversation datagram arp netlink replica replicas admin node_config witness_config web_path web_range
+        web_accept web_conditions web_pattern
         web_proxy_header web_frames
     }
 

@@ -219,8 +219,9 @@ pub const TICKET_EPOCH: Duration = Duration::from_secs(6 * 3600);
 pub const TICKET_KEYS_MAX: usize = 8;
 /// Longest head of a request, in bytes.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// Most header fields of a request or response.
-pub const HEADERS_MAX: usize = 128;
+/// Most header fields of a request or response. It is hyper's own limit, too: any other costs two allocations of 4 KB for
+/// each request, so a listener sets none.
+pub const HEADERS_MAX: usize = 100;
 /// Most concurrent streams of one HTTP/2 connection.
 pub const H2_STREAMS_MAX: u32 = 200;
 /// Longest list of header fields of one HTTP/2 request, in bytes.
@@ -255,10 +256,39 @@ pub const LINGER_MAX: Duration = Duration::from_secs(2);
 pub const H2_LINGER_BYTES_MAX: usize = 256 * 1024;
 /// Longest request path, in bytes (`PATH_MAX`).
 pub const PATH_BYTES_MAX: usize = 4096;
-/// Files up to this size are read at once, larger ones in pieces.
-pub const FILE_WHOLE_BYTES_MAX: u64 = 64 * 1024;
-/// Size of such a piece, in bytes.
+/// Size of a piece in which larger files are read, in bytes.
 pub const FILE_PIECE_BYTES: usize = 128 * 1024;
+/// Buffers of that size that a thread keeps to use them again.
+pub const FILE_PIECES_SPARE_MAX: usize = 8;
+/// Longest part of a file that is sent at once from the page cache to a socket, in bytes.
+pub const PARCEL_BYTES_MAX: usize = 512 * 1024;
+/// At each so many bytes it is looked whether a file is in the page cache: the kernel reads ahead in units like this.
+pub const FILE_LOOK_BYTES: u64 = 64 * 1024;
+/// An HTTP/1.1 connection writes when this much is waiting, in bytes: one piece of a file, so that it is still in the
+/// processor's cache, and so that a client who takes nothing costs one piece.
+pub const HTTP1_BUFFER_BYTES: usize = FILE_PIECE_BYTES;
+/// Files up to this size are kept in memory while they are asked for.
+pub const FILE_KEPT_BYTES_MAX: u64 = 256 * 1024;
+/// Memory for small files and for what was compressed, all web threads together, in MiB, unless another is written.
+pub const FILE_CACHE_MIB_DEFAULT: u32 = 64;
+/// Most of it, in MiB.
+pub const FILE_CACHE_MIB_MAX: u32 = 1024 * 1024;
+/// What a file in memory counts at least, in bytes: its name, its headers, its place.
+pub const FILE_KEPT_OVERHEAD: u64 = 1024;
+/// For so long a file in memory is sent without looking whether it has changed.
+pub const FILE_FRESH: Duration = Duration::from_millis(100);
+/// A file that was changed within this time before it was read may change once more without showing it: it is read anew.
+pub const FILE_SETTLED: Duration = Duration::from_secs(1);
+/// Shorter text is not compressed: it fits a packet anyway.
+pub const COMPRESS_BYTES_MIN: u64 = 1024;
+/// Longer text is not compressed on the fly.
+pub const COMPRESS_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Parts of a file that one request may ask for; who asks for more gets the whole file.
+pub const RANGES_MAX: usize = 16;
+/// Entries of a directory that are listed.
+pub const LISTING_ENTRIES_MAX: usize = 10_000;
+/// Media types, and patterns of `cache_control`, of one route.
+pub const FILE_RULES_MAX: usize = 64;
 /// Most threads that read what is not in the page cache, for each web thread.
 pub const FILE_READERS_MAX: usize = 16;
 /// Most idle connections kept to one server by one web thread.
@@ -402,7 +432,8 @@ const _: () = {
     );
     assert!(PROXY_HEADER_BYTES_MAX >= 16 + 216, "what every receiver must take: the longest addresses");
     assert!(TLS_HANDSHAKES_MAX * 2 <= WEB_CONNECTIONS_MAX, "those on their way in leave room for those that are in");
-    assert!(FILE_PIECE_BYTES as u64 >= FILE_WHOLE_BYTES_MAX, "a whole file is one piece");
+    assert!(HTTP1_BUFFER_BYTES > HEAD_BYTES_MAX, "a whole head fits");
+    assert!(FILE_FRESH.as_millis() < FILE_SETTLED.as_millis());
     assert!(
         PROMISE_SLOT_BYTES >= 96 + NAME_BYTES_MAX + LINKS_MAX * 20 + MEMORIES_MAX * (NAME_BYTES_MAX + 32),
         "the fullest record fits its slot"

@@ -135,8 +135,12 @@ const TIME_OF_DAY: &[&str] = &[
 const MAY_KNOW_THE_TIME_OF_DAY: &[&str] = &[
     "cli",
     "clock.rs",
+    "config/machine.rs",
+    "config/tests.rs",
+    "config/tls_tests.rs",
     "daemon/notes.rs",
     "daemon/tiebreak.rs",
+    "hostile.rs",
     "replicate/state.rs",
     "store/keyspace.rs",
     "trust",

@@ -339,15 +339,15 @@ fn routes(report: &mut Report, draft: &Draft, scene: &Scene<'_>) {
                     let place = format!("{}.upstream", route.place);
                     report.fault(route.action.line, &place, wrong(what, instead(*upstream, &names)));
                 }
-                RouteAction::Static { root, .. } if scene.machine.is_some_and(|machine| !machine.is_dir(root)) => {
-                    let what = format!("there is no folder {} on this machine", root.display());
+                RouteAction::Static(files) if scene.machine.is_some_and(|machine| !machine.is_dir(&files.root)) => {
+                    let what = format!("there is no folder {} on this machine", files.root.display());
                     report.warn(
                         route.action.line,
                         &format!("{}.root", route.place),
                         wrong(what, "every answer is a 404"),
                     );
                 }
-                RouteAction::Proxy { .. } | RouteAction::Static { .. } | RouteAction::ToHttps { .. } => {}
+                RouteAction::Proxy { .. } | RouteAction::Static(_) | RouteAction::ToHttps { .. } => {}
             }
         }
     }
@@ -415,8 +415,9 @@ fn assemble(report: &mut Report, draft: Draft, scene: &Scene<'_>, dir: PathBuf) 
     let web = Web {
         listeners: listeners?.concat(),
         upstreams: upstreams?,
-        threads: draft.threads,
-        ticket_keys: draft.ticket_keys.map(|keys| keys.value),
+        threads: draft.web.threads,
+        file_cache_bytes: draft.web.file_cache_bytes,
+        ticket_keys: draft.web.ticket_keys.map(|keys| keys.value),
     };
     let leaves = |at: usize| draft.nodes.get(at).is_some_and(|node| node.leaves.is_some_and(|leaves| leaves.value));
     let alone = match (draft.nodes.len(), leaves(0), leaves(1)) {

@@ -3,7 +3,7 @@
 use super::{
     address, etcd,
     fault::{Report, Wrong, wrong},
-    tls,
+    files, tls,
     values::{GateMode, HealthCheck, HealthKind, ProxyVersion, RouteAction, TiebreakKind},
     walk::{At, Section},
 };
@@ -29,8 +29,7 @@ pub(super) struct Draft {
     pub(super) upstreams: Vec<Upstream>,
     pub(super) admin_socket: PathBuf,
     pub(super) state_dir: PathBuf,
-    pub(super) threads: usize,
-    pub(super) ticket_keys: Option<At<PathBuf>>,
+    pub(super) web: Web,
 }
 
 pub(super) struct Cluster {
@@ -94,6 +93,13 @@ pub(super) struct Upstream {
     pub(super) proxy_protocol: Option<ProxyVersion>,
 }
 
+/// `[web]`.
+pub(super) struct Web {
+    pub(super) threads: usize,
+    pub(super) file_cache_bytes: u64,
+    pub(super) ticket_keys: Option<At<PathBuf>>,
+}
+
 /// Reads the whole document; `dir` is where relative paths begin.
 pub(super) fn read(report: &mut Report, mut file: Section<'_>, dir: &Path) -> Draft {
     let cluster = file.section(report, "cluster");
@@ -110,7 +116,7 @@ pub(super) fn read(report: &mut Report, mut file: Section<'_>, dir: &Path) -> Dr
     let store = file.section(report, "store");
     let web = file.section(report, "web");
     let cluster = read_cluster(report, cluster);
-    let (threads, ticket_keys) = read_web(report, web, dir);
+    let web = read_web(report, web, dir);
     tiebreak(report, &file, &cluster, nodes.len() == 1);
     file.finish(report, &[]);
     Draft {
@@ -125,8 +131,7 @@ pub(super) fn read(report: &mut Report, mut file: Section<'_>, dir: &Path) -> Dr
         upstreams: upstreams.into_iter().map(|upstream| read_upstream(report, upstream)).collect(),
         admin_socket: read_path(report, admin, "socket", dir, ADMIN_SOCKET),
         state_dir: read_path(report, store, "dir", dir, STATE_DIR),
-        threads,
-        ticket_keys,
+        web,
     }
 }
 
@@ -183,13 +188,20 @@ pub(super) fn path(text: &str, dir: &Path) -> Result<PathBuf, Wrong> {
     Ok(dir.join(text))
 }
 
-fn read_web(report: &mut Report, section: Option<Section<'_>>, dir: &Path) -> (usize, Option<At<PathBuf>>) {
-    let Some(mut section) = section else { return (0, None) };
+fn read_web(report: &mut Report, section: Option<Section<'_>>, dir: &Path) -> Web {
+    let bytes = |mib: u32| u64::from(mib) << 20;
+    let file_cache_bytes = bytes(limits::FILE_CACHE_MIB_DEFAULT);
+    let Some(mut section) = section else { return Web { threads: 0, file_cache_bytes, ticket_keys: None } };
     let most = u32::try_from(limits::WEB_THREADS_MAX).unwrap_or(u32::MAX);
     let threads = section.number(report, "threads", 0..=most);
+    let cache = section.number(report, "file_cache_mib", 0..=limits::FILE_CACHE_MIB_MAX);
     let ticket_keys = section.parsed(report, "ticket_keys", |text| path(text, dir));
     section.finish(report, &[]);
-    (threads.map_or(0, |threads| usize::try_from(threads.value).unwrap_or_default()), ticket_keys)
+    Web {
+        threads: threads.map_or(0, |threads| usize::try_from(threads.value).unwrap_or_default()),
+        file_cache_bytes: cache.map_or(file_cache_bytes, |cache| bytes(cache.value)),
+        ticket_keys,
+    }
 }
 
 fn read_cluster(report: &mut Report, section: Option<Section<'_>>) -> Cluster {
@@ -287,10 +299,19 @@ fn read_listener(report: &mut Report, mut section: Section<'_>, dir: &Path) -> L
         let help = "write root = \"/srv/www\", or upstream = \"app\", or redirect = \"https\", or [[listener.route]]";
         report.fault(line, &place, wrong("answers nothing", help));
     }
+    for key in files::KEYS.into_iter().filter(|key| !short && section.has(key)) {
+        let (line, place) = (section.line_of(report, key), section.place_of(key));
+        report.fault(
+            line,
+            &place,
+            wrong("belongs to a root", "write root = \"/srv/www\" beside it, or put it where root is"),
+        );
+    }
     for route in section.sections(report, "route", limits::ROUTES_MAX) {
         routes.extend(read_route(report, route, dir));
     }
-    section.finish(report, &["root", "index", "upstream", "redirect"]);
+    let answers: Vec<&str> = ACTIONS.into_iter().chain(files::KEYS).collect();
+    section.finish(report, &answers);
     Listener { place, addresses: addresses.unwrap_or_default(), routes, front }
 }
 
@@ -299,21 +320,21 @@ fn read_route(report: &mut Report, mut section: Section<'_>, dir: &Path) -> Opti
     section.missing(report, "path", "write path = \"/api/\"");
     let action = read_action(report, &mut section, dir);
     let place = section.place.clone();
-    section.finish(report, &["root", "index", "upstream", "redirect"]);
+    section.finish(report, &[]);
     Some(Route { place, path: path?, action: action? })
 }
 
 /// The keys that say what answers.
 const ACTIONS: [&str; 3] = ["root", "upstream", "redirect"];
 
-/// `root` with `index`, or `upstream`, or `redirect`: exactly one.
+/// `root` with what belongs to files, or `upstream`, or `redirect`: exactly one.
 fn read_action(report: &mut Report, section: &mut Section<'_>, dir: &Path) -> Option<At<RouteAction>> {
     let root = section.parsed(report, "root", |text| path(text, dir));
-    let index = section.list(report, "index", limits::ROUTES_MAX, index_name);
+    let files = files::read(report, section, root.as_ref().map(|root| root.value.clone()).unwrap_or_default());
     let upstream = section.parsed(report, "upstream", address::name);
     let redirect = section.parsed(report, "redirect", tls::redirect);
     let written: Vec<&str> = ACTIONS.into_iter().filter(|key| section.has(key)).collect();
-    if written.len() != 1 {
+    let &[action] = written.as_slice() else {
         let what = match written.as_slice() {
             [] => "has neither root nor upstream nor redirect".to_owned(),
             written => format!("has both {}", written.join(" and ")),
@@ -321,13 +342,10 @@ fn read_action(report: &mut Report, section: &mut Section<'_>, dir: &Path) -> Op
         let help = "write root = \"/srv/www\" for files, upstream = \"app\" to forward, or redirect = \"https\"";
         report.fault(section.line, &section.place, wrong(what, help));
         return None;
-    }
-    if let (false, Some(first)) = (section.has("root"), index.as_ref().and_then(|index| index.first())) {
-        report.fault(
-            first.line,
-            &section.place_of("index"),
-            wrong("is for files", "write root beside it, or leave it out"),
-        );
+    };
+    for key in files::KEYS.into_iter().filter(|key| action != "root" && section.has(key)) {
+        let (line, help) = (section.line_of(report, key), format!("leave it out beside {action}"));
+        report.fault(line, &section.place_of(key), wrong("is for files", help));
     }
     if let Some(upstream) = upstream {
         return Some(At { value: RouteAction::Proxy { upstream: upstream.value }, line: upstream.line });
@@ -335,19 +353,7 @@ fn read_action(report: &mut Report, section: &mut Section<'_>, dir: &Path) -> Op
     if let Some(redirect) = redirect {
         return Some(At { value: RouteAction::ToHttps { port: redirect.value }, line: redirect.line });
     }
-    let root = root?;
-    let index = index.map_or_else(|| vec!["index.html".to_owned()], |i| i.into_iter().map(|name| name.value).collect());
-    Some(At { value: RouteAction::Static { root: root.value, index }, line: root.line })
-}
-
-fn index_name(text: &str) -> Result<String, Wrong> {
-    if text.is_empty() || text == "." || text == ".." || text.contains(['/', '\0']) {
-        return Err(wrong(
-            format!("\"{text}\" is not a file name"),
-            "write a name without a folder, like \"index.html\"",
-        ));
-    }
-    Ok(text.to_owned())
+    Some(At { value: RouteAction::Static(files), line: root?.line })
 }
 
 /// A prefix of request paths: what a client cannot send would never match.

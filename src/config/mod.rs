@@ -11,6 +11,7 @@ mod check;
 mod draft;
 mod etcd;
 mod fault;
+mod files;
 mod machine;
 mod tiebreak;
 mod tls;

@@ -160,7 +160,7 @@ pub(super) fn judge(report: &mut Report, draft: &Draft, scene: &Scene<'_>) {
             tell(report, &trouble, ca.line, &format!("{}.client_ca", tls.place), machine);
         }
     }
-    if let (Some(keys), Some(machine)) = (&draft.ticket_keys, scene.machine)
+    if let (Some(keys), Some(machine)) = (&draft.web.ticket_keys, scene.machine)
         && let Err(trouble) = machine.ticket_keys(&keys.value)
     {
         tell(report, &trouble, keys.line, "web.ticket_keys", machine);

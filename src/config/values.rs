@@ -1,8 +1,11 @@
 //! The values of a checked configuration. Whoever holds one need not check it again.
 
-use crate::cluster::{GroupName, Member, Name};
+use crate::{
+    cluster::{GroupName, Member, Name},
+    limits,
+};
 use ipnet::IpNet;
-use std::{net::IpAddr, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 /// The configuration of a cluster as one of its nodes sees it.
 #[derive(Debug, Clone)]
@@ -199,7 +202,7 @@ pub struct FenceDevice {
     /// The agent: a program, by its path or by its name in the usual folders.
     pub agent: PathBuf,
     /// What it is told, besides the action.
-    pub options: std::collections::BTreeMap<String, String>,
+    pub options: BTreeMap<String, String>,
 }
 
 impl std::fmt::Debug for FenceDevice {
@@ -284,7 +287,7 @@ pub struct Paths {
 }
 
 /// What is served: listeners and upstream pools.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Web {
     /// `[[listener]]`.
     pub listeners: Vec<Listener>,
@@ -292,8 +295,22 @@ pub struct Web {
     pub upstreams: Vec<Upstream>,
     /// Number of web threads; 0 is one per core.
     pub threads: usize,
+    /// Memory for small files and for what was compressed, all threads together, in bytes.
+    pub file_cache_bytes: u64,
     /// The file of the keys of session tickets, if they are not made from the cluster's secret.
     pub ticket_keys: Option<PathBuf>,
+}
+
+impl Default for Web {
+    fn default() -> Self {
+        Self {
+            listeners: Vec::new(),
+            upstreams: Vec::new(),
+            threads: 0,
+            file_cache_bytes: u64::from(limits::FILE_CACHE_MIB_DEFAULT) << 20,
+            ticket_keys: None,
+        }
+    }
 }
 
 /// `[[listener]]`.
@@ -390,12 +407,7 @@ pub struct Route {
 #[derive(Debug, Clone)]
 pub enum RouteAction {
     /// Files below a folder.
-    Static {
-        /// The folder.
-        root: PathBuf,
-        /// Names tried in a directory, in order.
-        index: Vec<String>,
-    },
+    Static(Static),
     /// A pool of servers.
     Proxy {
         /// Name of the upstream.
@@ -406,6 +418,71 @@ pub enum RouteAction {
         /// The port there.
         port: u16,
     },
+}
+
+/// Files below a folder, and how they are shown.
+#[derive(Debug, Clone)]
+pub struct Static {
+    /// The folder.
+    pub root: PathBuf,
+    /// Names tried in a directory, in order.
+    pub index: Vec<String>,
+    /// The file below the root that answers where nothing is found, but for names with a dot.
+    pub fallback: Option<PathBuf>,
+    /// A directory without an index is listed.
+    pub listing: bool,
+    /// Which symbolic links are followed.
+    pub symlinks: Symlinks,
+    /// What becomes of names that begin with a dot.
+    pub dotfiles: DotFiles,
+    /// A `.br`, `.zst` or `.gz` beside a file is sent in its place to who understands it.
+    pub precompressed: bool,
+    /// Text is compressed for who understands that.
+    pub compress: bool,
+    /// Media types by extension (lower case), beside those that are known.
+    pub types: BTreeMap<String, String>,
+    /// Values of `Cache-Control` by pattern: `/…` is matched with the whole path below the route, else with the name.
+    /// The pattern with the most characters wins.
+    pub cache_control: Vec<(String, String)>,
+}
+
+impl Static {
+    /// A folder with nothing special about it.
+    #[must_use]
+    pub fn new(root: PathBuf) -> Self {
+        Self {
+            root,
+            index: vec!["index.html".to_owned()],
+            fallback: None,
+            listing: false,
+            symlinks: Symlinks::Inside,
+            dotfiles: DotFiles::Hide,
+            precompressed: true,
+            compress: true,
+            types: BTreeMap::new(),
+            cache_control: Vec::new(),
+        }
+    }
+}
+
+/// `symlinks`: which symbolic links below a root are followed. The root itself may be one in every case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Symlinks {
+    /// None.
+    None,
+    /// Relative ones that stay below the root.
+    Inside,
+    /// All, wherever they lead.
+    Any,
+}
+
+/// `dotfiles`: what becomes of names that begin with a dot. `/.well-known` is shown in every case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DotFiles {
+    /// As if they were not there.
+    Hide,
+    /// Like all others.
+    Show,
 }
 
 /// `[[upstream]]`.

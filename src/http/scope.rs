@@ -5,13 +5,17 @@
 //!
 //! What the kernel still holds is not seen here: connections not yet accepted, bytes not yet acknowledged.
 
-use super::counters::{Counters, count};
+use super::{
+    counters::{Counters, count},
+    parcel::Parcel,
+};
 use crate::limits::{HEAD_TIMEOUT, TLS_HANDSHAKE_MAX, WRITE_STALL_MAX};
 use http::HeaderValue;
 use std::{
+    collections::VecDeque,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -153,6 +157,10 @@ pub struct Connection {
     broken: AtomicBool,
     /// Speaks HTTP no longer.
     tunnel: AtomicBool,
+    /// Parts of files may be sent as such.
+    files: AtomicBool,
+    /// Those that were queued and not sent yet, in order.
+    parcels: Mutex<VecDeque<Parcel>>,
     /// The first request came while a drain is on.
     pub(crate) first_in_drain: Notify,
 }
@@ -184,6 +192,8 @@ impl Connection {
             closing: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             tunnel: AtomicBool::new(false),
+            files: AtomicBool::new(false),
+            parcels: Mutex::default(),
             first_in_drain: Notify::new(),
         })
     }
@@ -264,6 +274,20 @@ impl Connection {
     pub(crate) fn break_off(&self) {
         count(&self.counters.broken);
         self.broken.store(self.is_http1(), Relaxed);
+    }
+
+    /// Parts of files may be sent as such.
+    pub(crate) fn takes_parcels(&self) {
+        self.files.store(true, Relaxed);
+    }
+
+    pub(crate) fn may_send_files(&self) -> bool {
+        self.files.load(Relaxed)
+    }
+
+    /// Those that were queued and not sent yet. Only the connection's own thread asks.
+    pub(crate) fn parcels(&self) -> MutexGuard<'_, VecDeque<Parcel>> {
+        self.parcels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn is_broken(&self) -> bool {

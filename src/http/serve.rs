@@ -11,7 +11,7 @@ use super::{
 use crate::limits::{
     FIRST_BYTE_GRACE, H2_CONNECTION_WINDOW_BYTES, H2_ERROR_RESETS_MAX, H2_HEADER_LIST_BYTES_MAX, H2_IDLE_MAX,
     H2_PENDING_RESETS_MAX, H2_PING_INTERVAL, H2_PING_TIMEOUT, H2_SEND_BYTES_MAX, H2_STREAM_WINDOW_BYTES,
-    H2_STREAMS_MAX, HEAD_BYTES_MAX, HEADERS_MAX,
+    H2_STREAMS_MAX, HEAD_BYTES_MAX, HTTP1_BUFFER_BYTES,
 };
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::{
@@ -51,6 +51,9 @@ pub async fn serve<S: Transport, H: Handler>(mut stream: S, connection: Arc<Conn
     let Some((prefix, protocol)) = first_bytes(&mut stream, &connection).await else { return };
     if matches!(protocol, Protocol::Http2) {
         connection.speaks_http2();
+    }
+    if matches!(protocol, Protocol::Http1) && S::SENDS_FILES && stream.is_write_vectored() {
+        connection.takes_parcels();
     }
     let io = TokioIo::new(Stream::new(stream, prefix, Arc::clone(&connection)));
     match protocol {
@@ -111,8 +114,8 @@ async fn serve_http1<S: Transport, H: Handler>(io: TokioIo<Stream<S>>, connectio
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(connection.patience.head)
-        .max_header_size(HEAD_BYTES_MAX)
-        .max_headers(HEADERS_MAX);
+        .max_buf_size(HTTP1_BUFFER_BYTES)
+        .max_header_size(HEAD_BYTES_MAX);
     let mut serving = pin!(builder.serve_connection(io, service).with_upgrades());
     let mut drain = connection.scope.watch();
     let mut told = false;

@@ -7,21 +7,28 @@
 use super::{
     counters::count,
     flood::{Account, Flood},
+    parcel,
     scope::Connection,
 };
 use crate::limits::{H2_LINGER_BYTES_MAX, LINGER_MAX};
 use arrayvec::ArrayVec;
+use rustix::{
+    fs::sendfile,
+    io::{Errno, pread},
+    net::{SendFlags, send},
+};
 use std::{
     fmt,
     future::Future,
     io,
+    os::fd::BorrowedFd,
     pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
     time::{Instant, Sleep, sleep},
 };
@@ -29,8 +36,28 @@ use tokio_rustls::server::TlsStream;
 
 /// What carries a connection.
 pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Whether [`Transport::poll_send_file`] and [`Transport::poll_send_more`] can be used. Never where bytes are looked at
+    /// before they are sent, as TLS does: it would seal what only stands for a file.
+    const SENDS_FILES: bool = false;
+
     /// Makes the close that follows a reset.
     fn reset_on_close(&self);
+
+    /// Sends bytes of a file from the page cache; 0 at its end.
+    fn poll_send_file(
+        &self,
+        _cx: &mut Context<'_>,
+        _file: BorrowedFd<'_>,
+        _at: u64,
+        _length: usize,
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+
+    /// Sends bytes that others follow at once: they may share a packet.
+    fn poll_send_more(&self, _cx: &mut Context<'_>, _bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+    }
 
     /// What client and server have agreed to speak before the first byte of it (ALPN, RFC 7301).
     fn agreed(&self) -> Option<Agreed> {
@@ -48,9 +75,51 @@ pub enum Agreed {
 }
 
 impl Transport for TcpStream {
+    const SENDS_FILES: bool = true;
+
+    fn poll_send_file(
+        &self,
+        cx: &mut Context<'_>,
+        file: BorrowedFd<'_>,
+        at: u64,
+        length: usize,
+    ) -> Poll<io::Result<usize>> {
+        poll_call(self, cx, || match sendfile(self, file, Some(&mut at.clone()), length) {
+            // A file system that cannot.
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                let mut bytes = [0; 16 * 1024];
+                let length = length.min(bytes.len());
+                match pread(file, bytes.get_mut(..length).unwrap_or_default(), at)? {
+                    0 => Ok(0),
+                    read => Ok(send(self, bytes.get(..read).unwrap_or_default(), SendFlags::NOSIGNAL)?),
+                }
+            }
+            sent => Ok(sent?),
+        })
+    }
+
+    fn poll_send_more(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        poll_call(self, cx, || Ok(send(self, bytes, SendFlags::MORE | SendFlags::NOSIGNAL)?))
+    }
+
     fn reset_on_close(&self) {
         if let Err(error) = socket2::SockRef::from(self).set_linger(Some(Duration::ZERO)) {
             tracing::debug!(%error, "cannot reset a connection");
+        }
+    }
+}
+
+/// A call that writes to the socket, when that can take bytes.
+fn poll_call(
+    socket: &TcpStream,
+    cx: &mut Context<'_>,
+    call: impl Fn() -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(socket.poll_write_ready(cx))?;
+        match socket.try_io(Interest::WRITABLE, &call) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            done => return Poll::Ready(done),
         }
     }
 }
@@ -104,6 +173,32 @@ impl<S: Transport> Stream<S> {
             tracing::debug!(peer = ?self.connection.peer, "a flood of HTTP/2 frames: connection cut off");
             io::Error::new(io::ErrorKind::InvalidData, "a flood of frames that carry nothing")
         })
+    }
+
+    /// Sends from the part of a file whose turn it is, of which hyper has `wanted` bytes in its queue.
+    fn send_parcel(&self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
+        let mut parcels = self.connection.parcels();
+        let Some(parcel) = parcels.front_mut() else {
+            return Poll::Ready(Err(io::Error::other("no part of a file is to be sent")));
+        };
+        let length = wanted.min(parcel.length);
+        let sent = ready!(self.inner.poll_send_file(cx, parcel.file(), parcel.at, length));
+        match sent {
+            Ok(0) => {
+                self.connection.break_off();
+                let what = "the file became shorter while it was sent";
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, what)));
+            }
+            Ok(bytes) => {
+                parcel.at += bytes as u64;
+                parcel.length -= bytes.min(parcel.length);
+                if parcel.length == 0 {
+                    parcels.pop_front();
+                }
+            }
+            Err(_) => {}
+        }
+        Poll::Ready(sent)
     }
 
     /// Lets a pending write end the connection when no byte was taken for too long.
@@ -165,7 +260,13 @@ impl<S: Transport> AsyncWrite for Stream<S> {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.inner).poll_write_vectored(cx, pieces);
+        let polled = match pieces.iter().position(parcel::stands_in) {
+            None => Pin::new(&mut self.inner).poll_write_vectored(cx, pieces),
+            Some(at) => match pieces.iter().take(at).find(|piece| !piece.is_empty()) {
+                Some(before) => self.inner.poll_send_more(cx, before),
+                None => self.send_parcel(cx, pieces.get(at).map_or(0, |piece| piece.len())),
+            },
+        };
         self.watch_write(cx, polled)
     }
 

@@ -24,10 +24,12 @@ pub(super) enum Verdict {
 }
 
 impl Validators {
-    /// Of a file of `size` bytes that was changed at `modified`, to the nanosecond.
-    pub(super) fn of(size: u64, modified: SystemTime) -> Self {
+    /// Of a file of `size` bytes that was changed at `modified`, to the nanosecond, in the coding of that name: each
+    /// coding has bytes of its own (RFC 9110 §8.8.3.3).
+    pub(super) fn of(size: u64, modified: SystemTime, coding: Option<&str>) -> Self {
         let since = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let etag = format!("\"{:x}-{size:x}\"", since.as_nanos());
+        let (dash, coding) = coding.map_or(("", ""), |coding| ("-", coding));
+        let etag = format!("\"{:x}-{size:x}{dash}{coding}\"", since.as_nanos());
         Self {
             etag: HeaderValue::from_str(&etag).unwrap_or(HeaderValue::from_static("\"\"")),
             modified: SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs()),
@@ -95,7 +97,7 @@ mod tests {
     const BEFORE: &str = "Thu, 01 Jan 1970 00:01:39 GMT";
 
     fn file() -> Validators {
-        Validators::of(10, SystemTime::UNIX_EPOCH + Duration::from_millis(100_250))
+        Validators::of(10, SystemTime::UNIX_EPOCH + Duration::from_millis(100_250), None)
     }
 
     fn headers(list: &[(HeaderName, &str)]) -> HeaderMap {
@@ -125,6 +127,13 @@ mod tests {
         ] {
             assert_eq!(file.verdict(&headers(&list)), wanted, "{list:?}");
         }
+    }
+
+    #[test]
+    fn each_coding_has_a_tag_of_its_own() {
+        let tag = |coding| Validators::of(10, SystemTime::UNIX_EPOCH, coding).etag;
+        assert_eq!(tag(None), "\"0-a\"");
+        assert_eq!(tag(Some("br")), "\"0-a-br\"");
     }
 
     #[test]

@@ -1,6 +1,8 @@
-//! What visitors and proxies in front send, for `crate::hostile`: paths, ranges, PROXY headers, frames.
+//! What visitors and proxies in front send, for `crate::hostile`: paths, ranges, conditions, PROXY headers, frames.
 
+pub(crate) use super::files::hostile::{accept, accepts, conditions, many_conditions, pattern, patterns};
 use super::{path, range};
+use crate::config::DotFiles;
 pub(crate) use crate::http::{
     flood::{eat as frames, samples as many_frames},
     proxy_header::{eat as proxy_header, samples as proxy_headers},
@@ -21,7 +23,7 @@ pub(crate) fn path(bytes: &[u8]) {
     for prefix in ["/", "/a", "/a/", "/a/b/"] {
         let rest = path::behind(prefix, asked);
         assert!(asked.ends_with(rest), "{rest} is the end of {asked}");
-        if let Ok(named) = path::named(rest) {
+        if let Ok(named) = path::named(rest, DotFiles::Show) {
             let inside = named.path.components().all(|part| matches!(part, Component::Normal(_)));
             assert!(inside && !named.path.as_os_str().as_encoded_bytes().contains(&0), "{asked}: {named:?}");
             assert!(decoded.is_ok() || rest.len() < asked.len(), "no route, but a file: {asked}");
@@ -41,7 +43,14 @@ pub(crate) fn range(bytes: &[u8]) {
     let Some((size, header)) = bytes.split_first_chunk() else { return };
     let (size, header) = (u64::from_be_bytes(*size), String::from_utf8_lossy(header));
     match range::asked(&header, size) {
-        range::Asked::Part(part) => assert!(part.start < part.end && part.end <= size, "{header} of {size}: {part:?}"),
+        range::Asked::Parts(mut parts) => {
+            parts.sort_by_key(|part| part.start);
+            assert!(
+                !parts.is_empty() && parts.iter().all(|part| part.start < part.end && part.end <= size),
+                "{parts:?}"
+            );
+            assert!(parts.windows(2).all(|pair| pair[0].end < pair[1].start), "{header} of {size}: {parts:?}");
+        }
         range::Asked::Whole | range::Asked::Beyond => {}
     }
 }

@@ -4,6 +4,7 @@
 //! Dot segments are refused for every route: a client resolves them before it sends (RFC 3986 §5.2.4), and a server
 //! behind a proxy may see another path in them than the proxy did.
 
+use crate::config::DotFiles;
 use percent_encoding::percent_decode_str;
 use std::{borrow::Cow, ffi::OsStr, os::unix::ffi::OsStrExt, path::PathBuf};
 
@@ -17,7 +18,7 @@ pub(super) enum Refusal {
 }
 
 /// What a path names below a root.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Named {
     /// Relative, without dot segments; empty for the root.
     pub(super) path: PathBuf,
@@ -54,8 +55,8 @@ pub(super) fn behind<'a>(prefix: &str, path: &'a str) -> &'a str {
 
 /// The file that `path` (not decoded, behind the route's prefix) names below a root.
 ///
-/// Names that begin with a dot are hidden, but for `.well-known` (RFC 8615).
-pub(super) fn named(path: &str) -> Result<Named, Refusal> {
+/// Names that begin with a dot are hidden if that is wished, but for `.well-known` (RFC 8615).
+pub(super) fn named(path: &str, dotfiles: DotFiles) -> Result<Named, Refusal> {
     let directory = path.ends_with('/');
     let inner = path.strip_prefix('/').unwrap_or(path);
     let inner = inner.strip_suffix('/').unwrap_or(inner);
@@ -69,9 +70,8 @@ pub(super) fn named(path: &str) -> Result<Named, Refusal> {
             b"." | b".." => return Err(Refusal::Malformed),
             bytes if bytes.contains(&0) => return Err(Refusal::Malformed),
             b".well-known" if index == 0 => {}
-            bytes if bytes.is_empty() || bytes.contains(&b'/') || bytes.starts_with(b".") => {
-                return Err(Refusal::Hidden);
-            }
+            bytes if bytes.is_empty() || bytes.contains(&b'/') => return Err(Refusal::Hidden),
+            bytes if bytes.starts_with(b".") && dotfiles == DotFiles::Hide => return Err(Refusal::Hidden),
             _ => {}
         }
         named.path.push(OsStr::from_bytes(&segment));
@@ -84,6 +84,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::path::Component;
+
+    fn named(path: &str) -> Result<Named, Refusal> {
+        super::named(path, DotFiles::Hide)
+    }
 
     #[test]
     fn a_route_covers_whole_segments() {
@@ -123,12 +127,14 @@ mod tests {
         assert_eq!(named("/.git/config"), Err(Refusal::Hidden));
         assert_eq!(named("/a/.well-known"), Err(Refusal::Hidden));
         assert!(named("/.well-known/acme-challenge/x").is_ok());
+        assert!(super::named("/.git/config", DotFiles::Show).is_ok());
+        assert_eq!(super::named("/.git/../x", DotFiles::Show), Err(Refusal::Malformed));
     }
 
     proptest! {
         #[test]
         fn no_path_leads_upwards(path in "(/|%2f|\\.|%2e|%25|%00|a|\u{e4}|\\\\){0,24}") {
-            if let Ok(named) = named(&path) {
+            if let Ok(named) = super::named(&path, DotFiles::Show) {
                 prop_assert!(named.path.components().all(|part| matches!(part, Component::Normal(_))), "{:?}", named);
             }
         }

@@ -11,7 +11,7 @@ use crate::{
         LocalExecutor, keep_alive,
         proxy_header::{self, Proxied},
     },
-    limits::{HEADERS_MAX, UPSTREAM_IDLE_CONNECTIONS_MAX, UPSTREAM_KEEP_IDLE},
+    limits::{UPSTREAM_IDLE_CONNECTIONS_MAX, UPSTREAM_KEEP_IDLE},
 };
 use bytes::Bytes;
 use http::{Request, Response};
@@ -182,8 +182,7 @@ impl Lease {
 }
 
 async fn handshake_http1(stream: TcpStream) -> io::Result<http1::SendRequest<RequestBody>> {
-    let mut builder = http1::Builder::new();
-    builder.max_headers(HEADERS_MAX);
+    let builder = http1::Builder::new();
     let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     spawn_local(async move {
         if let Err(error) = connection.with_upgrades().await {

@@ -43,7 +43,7 @@ impl Site {
         };
         let found = self.routes.iter().find(|(prefix, _)| path::covers(prefix, &path));
         match found.map(|(_, action)| action) {
-            Some(Action::Folder(folder)) => folder.answer(method, request.uri(), request.headers()).await,
+            Some(Action::Folder(folder)) => folder.answer(method, request.uri(), request.headers(), connection).await,
             Some(Action::Proxy(pool)) => proxy::forward(pool, request, connection).await,
             Some(Action::ToHttps(port)) => to_https(&request, *port),
             None => page(StatusCode::NOT_FOUND, "There is nothing at this address."),

@@ -6,7 +6,7 @@
 use super::{
     door::{Door, Hall, accept},
     fault::Fault,
-    files::Folder,
+    files::{Folder, Shelf},
     health::{UpstreamView, Upstreams},
     pool::Pool,
     probe,
@@ -225,6 +225,7 @@ impl Tier {
             let socket = PathBuf::from(format!("\0hawser-web-{}-{random:016x}-{thread}", std::process::id()));
             let plan = Plan {
                 thread,
+                threads,
                 setup: Arc::clone(&setup),
                 listeners,
                 socket: socket.clone(),
@@ -256,7 +257,7 @@ pub fn serve_dir(folder: PathBuf, address: SocketAddr) -> Result<Handle, Error> 
     if let Err(error) = std::fs::read_dir(&folder) {
         return Err(Error::Folder(folder, error));
     }
-    let action = RouteAction::Static { root: folder, index: vec!["index.html".to_owned()] };
+    let action = RouteAction::Static(config::Static::new(folder));
     let route = config::Route { path: "/".to_owned(), action };
     let listener = config::Listener { address, group: None, routes: vec![route], front: config::Front::default() };
     Tier::start(Setup { web: config::Web { listeners: vec![listener], ..config::Web::default() }, ..Setup::default() })
@@ -398,6 +399,7 @@ fn bind_all(web: &config::Web, threads: usize) -> Result<(Vec<SocketAddr>, Vec<V
 /// What a thread is started with.
 struct Plan {
     thread: usize,
+    threads: usize,
     setup: Arc<Setup>,
     listeners: Vec<StdListener>,
     socket: PathBuf,
@@ -441,9 +443,13 @@ impl Plan {
         let pools: BTreeMap<Name, Rc<Pool>> = (self.setup.web.upstreams.iter().enumerate())
             .map(|(index, upstream)| (upstream.name, Pool::new(self.upstreams.clone(), index, self.thread)))
             .collect();
+        let shelf = Shelf::new(self.setup.web.file_cache_bytes / self.threads as u64);
         let mut served = Vec::new();
+        let mut numbers = 0..;
         for (configured, socket) in self.setup.web.listeners.iter().zip(self.listeners) {
-            let routes = configured.routes.iter().map(|route| action(route, &pools)).collect::<Result<_, _>>()?;
+            let routes = configured.routes.iter().zip(&mut numbers);
+            let routes =
+                routes.map(|(route, number)| action(route, number, &pools, &shelf)).collect::<Result<_, _>>()?;
             let socket = TcpListener::from_std(socket).map_err(Error::Thread)?;
             let front = &configured.front;
             let hsts = front.hsts.as_ref().and_then(|hsts| HeaderValue::from_str(hsts).ok());
@@ -473,10 +479,16 @@ impl Plan {
     }
 }
 
-fn action(route: &config::Route, pools: &BTreeMap<Name, Rc<Pool>>) -> Result<(String, Action), Error> {
+/// `number` tells the routes of a thread from each other.
+fn action(
+    route: &config::Route,
+    number: usize,
+    pools: &BTreeMap<Name, Rc<Pool>>,
+    shelf: &Rc<Shelf>,
+) -> Result<(String, Action), Error> {
     let action = match &route.action {
-        RouteAction::Static { root, index } => {
-            Action::Folder(Folder { root: root.clone(), index: index.clone(), prefix: route.path.clone() })
+        RouteAction::Static(files) => {
+            Action::Folder(Folder::new(files.clone(), route.path.clone(), number, Rc::clone(shelf)))
         }
         RouteAction::Proxy { upstream } => {
             Action::Proxy(pools.get(upstream).cloned().ok_or(Error::Upstream(*upstream))?)

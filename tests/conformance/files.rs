@@ -1,6 +1,10 @@
 //! Static files.
 
-use crate::kit::*;
+use crate::{kit::*, secure::*};
+use bytes::Bytes;
+use hawser::config::Front;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::{
     fs,
     io::{Read, Write},
@@ -150,7 +154,7 @@ fn a_link_within_the_root_is_followed() {
 }
 
 #[test]
-fn a_root_that_is_a_swapped_link_shows_the_new_release_at_once() {
+fn a_root_that_is_a_swapped_link_shows_the_new_release() {
     let folder = tempfile::tempdir().unwrap();
     for release in ["one", "two"] {
         fs::create_dir(folder.path().join(release)).unwrap();
@@ -162,7 +166,7 @@ fn a_root_that_is_a_swapped_link_shows_the_new_release_at_once() {
     assert_eq!(get(address, "/").text(), "one");
     symlink("two", folder.path().join("next")).unwrap();
     fs::rename(folder.path().join("next"), &current).unwrap();
-    assert_eq!(get(address, "/").text(), "two");
+    until("the new release is shown", || get(address, "/").text() == "two");
 }
 
 #[test]
@@ -212,7 +216,7 @@ fn a_single_range_is_served() {
     }
     let beyond = get_with(address, "/ten.txt", "Range: bytes=10-\r\n");
     assert_eq!((beyond.status, beyond.header("content-range")), (416, Some("bytes */10")));
-    for whole in ["bytes=0-1,3-4", "bytes=3-1", "lines=1-2", "nonsense"] {
+    for whole in ["bytes=3-1", "lines=1-2", "nonsense"] {
         let reply = get_with(address, "/ten.txt", &format!("Range: {whole}\r\n"));
         assert_eq!((reply.status, reply.text()), (200, "0123456789"), "{whole}");
     }
@@ -226,6 +230,7 @@ fn a_resumed_download_is_never_spliced_from_two_files() {
         |condition: &str| get_with(address, "/ten.txt", &format!("Range: bytes=5-\r\nIf-Range: {condition}\r\n"));
     assert_eq!((resume(&etag).status, resume(&etag).text()), (206, "56789"));
     fs::write(folder.path().join("ten.txt"), "abcdefghij!").unwrap();
+    until("the new file is shown", || get(address, "/ten.txt").header("etag") != Some(&etag));
     assert_eq!((resume(&etag).status, resume(&etag).text()), (200, "abcdefghij!"));
 }
 
@@ -252,6 +257,76 @@ fn a_large_file_comes_whole() {
     assert!(reply.body == bytes);
     let part = get_with(address, "/large.bin", "Range: bytes=100000-2999999\r\n");
     assert!(part.status == 206 && part.body == bytes[100_000..3_000_000]);
+}
+
+#[test]
+fn a_large_file_that_is_read_slowly_comes_whole_and_what_follows_it_too() {
+    let (folder, _handle, address) = served_site();
+    let bytes: Vec<u8> = (0..9_000_001_u32).map(|index| (index % 253) as u8).collect();
+    fs::write(folder.path().join("large.bin"), &bytes).unwrap();
+    let mut client = Client::connect(address);
+    client.send("GET /large.bin HTTP/1.1\r\nHost: a\r\n\r\nGET /ten.txt HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.send("GET /large.bin HTTP/1.1\r\nHost: a\r\nRange: bytes=5-8000004\r\n\r\n");
+    assert_eq!(client.head().unwrap().header("content-length"), Some("9000001"));
+    let mut read = Vec::new();
+    while read.len() < bytes.len() {
+        // Odd sizes, so that no write ends where a read does.
+        read.extend(client.bytes(70_001.min(bytes.len() - read.len())));
+        std::thread::sleep(Duration::from_micros(300));
+    }
+    assert!(read == bytes);
+    assert_eq!(client.reply().unwrap().text(), "0123456789");
+    let part = client.reply().unwrap();
+    assert!(part.status == 206 && part.body == bytes[5..8_000_005]);
+}
+
+#[test]
+fn a_large_file_comes_whole_by_http2() {
+    let (folder, _handle, address) = served_site();
+    let bytes: Vec<u8> = (0..3_000_001_u32).map(|index| (index % 251) as u8).collect();
+    fs::write(folder.path().join("large.bin"), &bytes).unwrap();
+    let read = control(async {
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+        let (mut sender, connection) = handshake.await.unwrap();
+        tokio::spawn(connection);
+        let request = http::Request::get(format!("http://{address}/large.bin")).body(Empty::<Bytes>::new()).unwrap();
+        sender.send_request(request).await.unwrap().into_body().collect().await.unwrap().to_bytes()
+    });
+    assert!(read == bytes);
+}
+
+/// By every way in: some send from the page cache, and what must be sealed first does not.
+#[test]
+fn a_large_file_comes_whole_by_tls_and_behind_a_proxy_header_too() {
+    const HEADER: &[u8] = b"PROXY TCP4 203.0.113.7 192.0.2.10 50000 443\r\n";
+    const LARGE: &str = "GET /large.bin HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    const PART: &str = "GET /large.bin HTTP/1.1\r\nHost: localhost\r\nRange: bytes=100000-2999999\r\n\r\n";
+    let (folder, authority) = (site(), Authority::new());
+    let text: String = (0..3_000_001_u32).map(|index| char::from(b' ' + (index % 89) as u8)).collect();
+    fs::write(folder.path().join("large.bin"), &text).unwrap();
+    let mut setup = setup(vec![folder_route("/", folder.path())], vec![]);
+    let announced = Front { proxy_from: vec!["127.0.0.0/8".parse().unwrap()], ..Front::default() };
+    let both = Front { proxy_from: announced.proxy_from.clone(), ..front(authority.tls()) };
+    for front in [announced, front(authority.tls()), both] {
+        setup.web.listeners.push(listener(&setup, front));
+    }
+    let (handle, _) = start(setup);
+    let ways = handle.local_addrs();
+    let mut client = Client::connect(ways[1]);
+    client.send([HEADER, LARGE.as_bytes(), PART.as_bytes()].concat());
+    assert!(client.reply().unwrap().text() == text);
+    assert!(client.reply().unwrap().text() == &text[100_000..3_000_000]);
+    for (way, before) in [(ways[2], &b""[..]), (ways[3], HEADER)] {
+        let mut stream = secure_after(way, before, &authority.client(BOTH), "localhost").unwrap();
+        let (head, body) = exchange(&mut stream, LARGE).unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 ") && body == text, "{head}");
+        let (head, body) = exchange(&mut stream, PART).unwrap();
+        assert!(head.starts_with("HTTP/1.1 206 ") && body == text[100_000..3_000_000], "{head}");
+    }
+    // What went out is counted as it went, whoever wrote it.
+    let (sent, whole) = (handle.totals().bytes_out, 3 * (3_000_001 + 2_900_000));
+    assert!((whole..whole + 6000).contains(&sent), "{sent} bytes for {whole}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use hawser::{
     cluster::{GroupName, Name},
-    config::{Front, HealthCheck, HealthKind, Listener, Route, RouteAction, Upstream, Web},
+    config::{Front, HealthCheck, HealthKind, Listener, Route, RouteAction, Static, Upstream, Web},
     web::{Handle, Setup, Tier},
 };
 use std::{
@@ -42,8 +42,11 @@ pub fn start(setup: Setup) -> (Handle, SocketAddr) {
 }
 
 pub fn folder_route(path: &str, root: &Path) -> Route {
-    let action = RouteAction::Static { root: root.to_owned(), index: vec!["index.html".to_owned()] };
-    Route { path: path.to_owned(), action }
+    files_route(path, Static::new(root.to_owned()))
+}
+
+pub fn files_route(path: &str, files: Static) -> Route {
+    Route { path: path.to_owned(), action: RouteAction::Static(files) }
 }
 
 pub fn proxy_route(path: &str) -> Route {

@@ -1,0 +1,4 @@
+//! Feeds the decoder "web_accept": what it eats, and its rules, are in `hawser::hostile`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| hawser_fuzz::eat("web_accept", bytes));
