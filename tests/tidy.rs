@@ -86,6 +86,7 @@ const PURE: &[&str] = &[
     "src/cluster",
     "src/time.rs",
     "src/limits.rs",
+    "src/driver/ways.rs",
     "src/supervisor/core.rs",
     "src/tiebreak/etcd/json.rs",
     "src/tiebreak/etcd/model.rs",

@@ -90,11 +90,6 @@ fn good(text: &str) -> Config {
     checked.config
 }
 
-/// What is told of it besides is not a fault.
-fn good_with_warnings(text: &str) -> Config {
-    check(text, &scene()).unwrap_or_else(|faults| panic!("{faults}")).config
-}
-
 /// The faults as they are printed, without the file's name.
 fn faults(text: &str) -> Vec<String> {
     let faults = check(text, &scene()).map(|_| ()).unwrap_err();
@@ -512,7 +507,7 @@ fn sections_of_other_tiebreaks_stay_while_the_voters_change() {
     let text = pair("none", FENCE);
     let told = warnings(&text);
     assert!(told.iter().any(|w| w.contains("fence: is written, and the tiebreak is another (line 3)")), "{told:?}");
-    let config = good_with_warnings(&text);
+    let config = check(&text, &scene()).unwrap().config;
     assert!(matches!((&config.tiebreak, config.others.as_slice()), (Tiebreak::None, [Tiebreak::Fence(_)])));
 }
 
@@ -520,15 +515,15 @@ fn sections_of_other_tiebreaks_stay_while_the_voters_change() {
 fn a_node_can_be_alone_and_the_other_one_can_leave() {
     let (before, rest) = GOOD.split_once("[[node]]\nname = \"n2\"").unwrap();
     let (_, after) = rest.split_once("[witness]").unwrap();
-    let one = format!("{before}[witness]{after}").replacen("prefer = \"n2\"\n", "", 1);
-    let config = good_with_warnings(&one);
+    let one = format!("{before}[witness]{after}").replace("prefer = \"n2\"", "prefer = \"n1\"");
+    let config = good(&one);
     assert_eq!((config.alone, config.has_no_peer()), (Some(Member::First), true));
     assert!(matches!(config.tiebreak, Tiebreak::Witness(_)), "it may stay, for later");
     let leaves =
         |node: &str| GOOD.replacen(&format!("name = \"{node}\"\n"), &format!("name = \"{node}\"\nleaves = true\n"), 1);
-    assert_eq!(good_with_warnings(&leaves("n2")).alone, Some(Member::First));
-    assert_eq!(good_with_warnings(&leaves("n1")).alone, Some(Member::Second));
-    assert!(!good_with_warnings(&leaves("n1")).has_no_peer());
+    assert_eq!(good(&leaves("n2")).alone, Some(Member::First));
+    assert_eq!(good(&leaves("n1")).alone, Some(Member::Second));
+    assert!(!good(&leaves("n1")).has_no_peer());
     let both = leaves("n1").replacen("name = \"n2\"\n", "name = \"n2\"\nleaves = true\n", 1);
     assert!(faults(&both).iter().any(|fault| fault.contains("nobody would be left")), "{:?}", faults(&both));
 }

@@ -21,7 +21,7 @@ use crate::{
     config::{Config, GateMode, values},
     driver::{self, DriverHandle, Farewell, Hands, Links, Note},
     limits::{DRAIN_DEFAULT, DRAIN_YOUNG, NOTES_QUEUE_MAX},
-    replicate::{self, Dial, Link, Role, State, StateConfig, StateHandle, Tls},
+    replicate::{self, Dial, Health, Link, Role, State, StateConfig, StateHandle, Tls},
     store::{
         self,
         folder::Folder,
@@ -99,22 +99,12 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
     let hearers =
         Hearers { driver: driver.clone(), why: why.clone(), claims: claims.clone(), notes: notes.downgrade() };
     let (keeper, layers) = start_keeper(&config, supervisor, &web, hearers)?;
-    let of_state = |m: &Memory| m.groups.iter().find(|g| g.group == state_group()).map(|g| g.highest);
-    let highest = memory.as_ref().and_then(of_state);
     let names = Names::of_config(&config);
-    let state = start_state(&config, &ground.identity, ground.keyspace, ground.link, highest.unwrap_or_default())?;
+    let state = start_state(&config, &ground.identity, ground.keyspace, ground.link, memory.as_ref())?;
     let parts = Parts { keeper: &keeper, web: &web, driver: &driver, state: &state, why: &why };
-    let id = ground.identity.keyring().id();
-    let (mut thirds, mut tiebreaks, mut local) = (Vec::new(), Vec::new(), Vec::new());
-    for spoken in voters::spoken_for(&config, memory.as_ref()) {
-        thirds.push(Third::start(&spoken, id, ground.life, &driver)?);
-        let (handle, voter) = tiebreak::start(&spoken, &names, &driver, &state)?;
-        tiebreaks.push((voters::third_of(&spoken.tiebreak), handle));
-        local.extend(voter);
-    }
-    if config.alone.is_some() {
-        tracing::warn!("{}", voters::ALONE);
-    }
+    let me = (ground.identity.keyring().id(), ground.life);
+    let speakers = Speakers::start(&config, memory.as_ref(), me, &names, (&driver, &state))?;
+    let Speakers { thirds, tiebreaks, local } = speakers;
     let hands = hands(&config, &parts, ground.promises, notes, local)?;
     let hands = thirds.iter().fold(hands, |hands, third| third.tie(hands));
     let setup = setup(&config, ground.life, memory, layers);
@@ -138,13 +128,14 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
         driver: driver.clone(),
         state: state.clone(),
         web: web.clone(),
-        tiebreak: tiebreak::Handles(tiebreaks),
+        tiebreak: tiebreaks,
         layers,
         why: why.clone(),
         claims,
         started,
     };
     let noting = tokio::spawn(notes::run(noted, names.clone(), state.clone()));
+    believe_alone(&config, &state).await;
     watch_health(&config, &web, why, &state, &driver);
     let admin = tokio::spawn(admin::server::serve(ground.admin, Arc::new(desk)));
     tell_systemd(&[sd_notify::NotifyState::Ready]);
@@ -154,16 +145,26 @@ async fn run(config: Arc<Config>, supervisor: Option<SupervisorLink>) -> Result<
     drop(cluster);
     tell_systemd(&[sd_notify::NotifyState::Stopping]);
     stopped.map_err(|task| Failure::passing(format!("{task} ended unasked")))?;
-    for third in &thirds {
-        third.goodbye().await;
-    }
+    futures_util::future::join_all(thirds.iter().map(Third::goodbye)).await;
+    end(&config, &state, &web).await;
+    keeper.shutdown();
+    Ok(())
+}
+
+/// What is left when nothing is held any more.
+async fn end(config: &Config, state: &StateHandle, web: &web::Handle) {
     state.stop().await;
     web.shutdown(LAST_REQUESTS).await;
     // It may be gone already.
     let _removed = std::fs::remove_file(&config.paths.admin_socket).is_ok();
     tracing::info!("node stopped");
-    keeper.shutdown();
-    Ok(())
+}
+
+/// Where there is no peer nobody else has a copy: what is empty here is empty.
+async fn believe_alone(config: &Config, state: &StateHandle) {
+    if config.has_no_peer() && state.view().health == Health::Rebuilding {
+        state.accept().await;
+    }
 }
 
 /// Until everything is let go of. An error names the task that ended unasked.
@@ -354,8 +355,10 @@ fn start_state(
     identity: &Identity,
     keyspace: Keyspace,
     link: Link,
-    highest: crate::cluster::Term,
+    memory: Option<&Memory>,
 ) -> Result<StateHandle, Failure> {
+    let vote = memory.and_then(|m| m.groups.iter().find(|g| g.group == state_group()));
+    let highest = vote.map(|vote| vote.highest).unwrap_or_default();
     let peer = config.peer_node().name;
     let tls = Tls {
         client: trust::tls::client_config(identity, peer).map_err(Failure::lasting)?,
@@ -390,6 +393,35 @@ fn setup(config: &Config, me: Life, memory: Option<Memory>, layers: Layers) -> S
 fn digest(config: &Config) -> u64 {
     let alike = format!("{:?} {:?} {:?} {:?}", config.cluster, config.nodes, config.tiebreak, config.groups);
     trust::digest(alike.as_bytes())
+}
+
+/// Who speaks on this machine for third voters.
+struct Speakers {
+    thirds: Vec<Third>,
+    tiebreaks: tiebreak::Handles,
+    local: Vec<tiebreak::Hands>,
+}
+
+impl Speakers {
+    fn start(
+        config: &Arc<Config>,
+        memory: Option<&Memory>,
+        (id, life): (trust::ClusterId, Life),
+        names: &Names,
+        (driver, state): (&DriverHandle, &StateHandle),
+    ) -> Result<Self, Failure> {
+        let (mut thirds, mut tiebreaks, mut local) = (Vec::new(), Vec::new(), Vec::new());
+        for spoken in voters::spoken_for(config, memory) {
+            thirds.push(Third::start(&spoken, id, life, driver)?);
+            let (handle, voter) = tiebreak::start(&spoken, names, driver, state)?;
+            tiebreaks.push((voters::third_of(&spoken.tiebreak), handle));
+            local.extend(voter);
+        }
+        if config.alone.is_some() {
+            tracing::warn!("{}", voters::ALONE);
+        }
+        Ok(Self { thirds, tiebreaks: tiebreak::Handles(tiebreaks), local })
+    }
 }
 
 /// What the driver's hands reach.

@@ -1,5 +1,6 @@
 //! Two nodes' links on loopback, and strangers among them.
 
+use super::super::ways::{Carries, Direction};
 use super::*;
 use crate::{
     clock,
@@ -8,8 +9,7 @@ use crate::{
     limits::DATAGRAM_BYTES_MAX,
     trust::{ClusterId, new_incarnation, new_secret, random},
 };
-use std::net::Ipv4Addr;
-use std::{path::Path, time::Duration};
+use std::{net::Ipv4Addr, path::Path, time::Duration};
 use tokio::time::timeout;
 
 /// Addresses of this test alone: loopback is a whole /8.
@@ -150,4 +150,71 @@ async fn a_life_that_was_replaced_never_comes_back() {
     let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
     stranger.send_to(&recorded, first.my_node().links[0]).unwrap();
     assert!(one(&mut a).await.1.is_none(), "a recorded datagram of the life before");
+}
+
+/// A node with two links.
+fn two_linked(name: &str, [n1, n2, w]: [Ipv4Addr; 3]) -> Config {
+    let second = |first: Ipv4Addr| Ipv4Addr::from(u32::from(first) + 100);
+    let text = format!(
+        "[cluster]\nname = \"t\"\n[[node]]\nname = \"n1\"\nlinks = [\"{n1}\", \"{}\"]\n[[node]]\nname = \"n2\"\n\
+         links = [\"{n2}\", \"{}\"]\n[witness]\nname = \"w\"\naddress = \"{w}\"\n",
+        second(n1),
+        second(n2)
+    );
+    let scene = Scene { path: Path::new("hawser.toml"), me: Some(Name::new(name).unwrap()), machine: None };
+    config::check(&text, &scene).unwrap().config
+}
+
+/// What one says on both links, the other takes; but what comes by a link that loses.
+async fn say(from: &mut Links, to: &mut Links, now: Instant, loses: Option<usize>) {
+    from.send(if to.identity().0 == Member::First { Member::First } else { Member::Second }, offer());
+    from.flush(now);
+    let mut buffer = [0; DATAGRAM_BYTES_MAX + 1];
+    for _ in 0..2 {
+        let (by, sender, length) = timeout(Duration::from_secs(5), to.receive(&mut buffer)).await.expect("a datagram");
+        if Some(by) != loses {
+            to.take(now, by, sender, &buffer[..length]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_node_learns_from_the_other_on_which_links_it_is_heard() {
+    let addresses = addresses();
+    let (first, second) = (two_linked("n1", addresses), two_linked("n2", addresses));
+    let (mut a, mut b) = (links(&first, &ring()), links(&second, &ring()));
+    // Greetings on both links, until each believes the other; they are answered at once, and those answers taken.
+    let mut now = clock::now();
+    for _ in 0..20 {
+        a.send(Member::Second, Message::Hello);
+        a.flush(now);
+        b.send(Member::First, Message::Hello);
+        b.flush(now);
+        for links in [&mut a, &mut b] {
+            while let Ok((_, arrival)) = timeout(Duration::from_millis(20), one(links)).await {
+                drop(arrival);
+            }
+        }
+    }
+    let both = |links: &Links, now| -> Vec<(Carries, Carries)> {
+        links.links(now).iter().map(|way| (way.from.carries, way.to.carries)).collect()
+    };
+    // The second link loses what comes from the first node.
+    for loses in [None, Some(1), None] {
+        for _ in 0..40 {
+            now = now.max(clock::now()) + Duration::from_millis(25);
+            say(&mut a, &mut b, now, loses).await;
+            say(&mut b, &mut a, now, None).await;
+        }
+        let (yes, lost) = ((Carries::Yes, Carries::Yes), if loses.is_some() { Carries::No } else { Carries::Yes });
+        assert_eq!(both(&a, now), [yes, (Carries::Yes, lost)]);
+        assert_eq!(both(&b, now), [yes, (lost, Carries::Yes)]);
+    }
+    let told = |events: Vec<WayEvent>| -> Vec<(usize, Direction)> {
+        events.iter().map(|event| (event.way, event.direction)).collect()
+    };
+    assert_eq!(told(a.way_events()), [(1, Direction::To)], "lost; it is not trusted yet to be back");
+    assert_eq!(told(b.way_events()), [(1, Direction::From)]);
+    assert!(a.links(now)[1].to.unsteady && b.links(now)[1].from.unsteady);
+    assert_eq!(a.refusals().totals().get("replayed"), None, "a copy by another link is no replay");
 }

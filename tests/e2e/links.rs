@@ -65,8 +65,15 @@ impl Cluster {
         let observer = Observer::start(lab.host(Host::Observer), Host::Observer.mac(), VIP).unwrap();
         let visitor = Visitor::new(&lab);
         let mut cluster = Self { nodes: [n1, n2], witness, observer, visitor, lab, begun: clock::now(), folder };
-        cluster.wait("n1 answers", |c| c.holder().as_deref() == Some("n1"));
+        cluster.wait("somebody answers", |c| c.holder().is_some());
         cluster.wait("all is well with everybody", |c| Host::NODES.iter().all(|node| c.is_well(*node)));
+        // On a busy machine n2 may come up first, and nothing moves back by itself.
+        cluster.wait("n1 answers", |c| {
+            c.holder().as_deref() == Some("n1") || {
+                c.hawser(Host::N2, &["switchover", "--to", "n1"]);
+                false
+            }
+        });
         cluster.begun = clock::now();
         cluster.visitor.go();
         cluster
@@ -286,14 +293,16 @@ fn the_loss_of_one_of_two_links_moves_nothing_and_is_named() {
 fn a_link_that_flaps_moves_nothing_and_does_not_fill_the_log() {
     in_sandbox("links::a_link_that_flaps_moves_nothing_and_does_not_fill_the_log", || {
         let cluster = Cluster::start(Links::Two, 1_000);
-        for flap in 1..=10 {
+        let mut unsteady = false;
+        for _ in 0..10 {
             cluster.lab.set_cable_in(Network::Second, Host::N1, Cable::Pulled).unwrap();
             cluster.wait_for(Host::N2, 2, "no", "no");
             cluster.lab.set_cable_in(Network::Second, Host::N1, Cable::Plugged).unwrap();
             cluster.wait_for(Host::N2, 2, "yes", "yes");
             let page = cluster.page(Host::N2).1;
-            assert!(flap == 1 || page.contains("UNSTEADY") || !page.contains("lost 0 times"), "{page}");
+            unsteady |= page.contains("UNSTEADY") && page.contains("! link 2");
         }
+        assert!(unsteady, "it carries again, and is not trusted");
         let losses = cluster.status(Host::N2)["links"][1]["from_peer"]["losses"].as_u64().unwrap();
         assert!(losses >= 10, "each was seen: {losses}");
         for node in Host::NODES {

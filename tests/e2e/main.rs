@@ -10,6 +10,7 @@ mod etcd;
 mod hygiene;
 mod links;
 mod pairs;
+mod voters;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

@@ -315,27 +315,27 @@ impl Bounds {
                 !beat.recall.lost() && beat.groups.iter().all(|line| line.owned.is_none() && line.released.is_none())
             }
             Message::Hello
+            | Message::Voters(_)
             | Message::Ack(_)
             | Message::PreVote(_)
             | Message::PreVoteAnswer(_)
             | Message::Vote(_)
             | Message::VoteAnswer(_)
             | Message::Offer { .. }
-            | Message::Ask { .. }
-            | Message::Voters(_) => false,
+            | Message::Ask { .. } => false,
         };
         let voted = match &message {
             Message::Vote(request) => request.term.0,
             Message::VoteAnswer(answer) if answer.granted => answer.term.0,
             Message::VoteAnswer(_)
+            | Message::Voters(_)
             | Message::Hello
             | Message::Heartbeat(_)
             | Message::Ack(_)
             | Message::PreVote(_)
             | Message::PreVoteAnswer(_)
             | Message::Offer { .. }
-            | Message::Ask { .. }
-            | Message::Voters(_) => 0,
+            | Message::Ask { .. } => 0,
         };
         let machine = state.machine_mut(from);
         machine.told = machine.told.max(voted);

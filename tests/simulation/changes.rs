@@ -113,6 +113,7 @@ pub(crate) fn cut_in_between() -> Outcome {
         if step == 1 {
             kept(&world, First, since)?;
         } else {
+            world.verdict()?;
             let lost = world.events_of(First, since).any(|e| matches!(e, Event::Lost { .. }));
             expect(lost, || "in the pair an owner needs its peer".to_owned())?;
             expect(world.answering(web()).is_empty(), || "nor has the other one anybody".to_owned())?;

@@ -462,3 +462,44 @@ fn after_a_freeze_in_which_it_heard_nobody_an_owner_that_kept_its_lease_announce
         assert!(!announced.contains(&Second));
     }
 }
+
+#[test]
+fn a_freeze_is_told_with_its_length_and_lesser_lateness_when_it_is_the_worst_of_late() {
+    let setup = Setup {
+        me: life(First, 1),
+        timing: Timing::new(millis(500), millis(50)),
+        groups: vec![GroupSetup { name: web(), prefer: First, addresses: Vec::new() }],
+        drain: Duration::ZERO,
+        config: 0,
+        wanted: Members::Trio(Third::None),
+        hash,
+        seed: 1,
+        memory: remembers(HOLD),
+    };
+    let mut engine = Engine::new(at(0), setup);
+    let mut told = |ms: u64| -> Vec<Event> {
+        let actions = engine.handle(engine.next_deadline() + millis(ms), Input::Tick);
+        let event = |action| if let Action::Event(event) = action { Some(event) } else { None };
+        actions
+            .into_iter()
+            .filter_map(event)
+            .filter(|e| matches!(e, Event::Froze { .. } | Event::Late { .. }))
+            .collect()
+    };
+    let late = |ms| vec![Event::Late { late: millis(ms) }];
+    let froze = |ms| vec![Event::Froze { late: millis(ms) }];
+    for (ms, events) in [
+        (0, vec![]),
+        (125, vec![]),
+        (126, late(126)),
+        (126, vec![]),
+        (300, late(300)),
+        (200, vec![]),
+        (500, late(500)),
+        (501, froze(501)),
+        (501, froze(501)),
+    ] {
+        assert_eq!(told(ms), events, "{ms} ms late");
+    }
+    assert_eq!((engine.view().worst_late, engine.view().recent_late), (millis(501), millis(501)));
+}

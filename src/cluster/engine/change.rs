@@ -294,7 +294,7 @@ impl Engine {
         let recall = match self.recall() {
             // What a crash would take back is not said.
             Recall::Kept | Recall::Blank if !self.desk.voter.filed() => Recall::Lost,
-            known => known,
+            known @ (Recall::Kept | Recall::Blank | Recall::LostBlank | Recall::Lost) => known,
         };
         Stance {
             in_force: self.in_force(),

@@ -64,12 +64,7 @@ impl World {
                 self.machines[who.index()].timing = timing;
                 self.deliver_input(who, Input::Timing(timing));
             }
-            Fault::Swap(who, swapped) => {
-                self.machines[who.index()].swapped = swapped;
-                if self.machines[who.index()].swapped_here != swapped {
-                    self.kill_worker(who);
-                }
-            }
+            Fault::Swap(who, swapped) => self.swap(who, swapped),
             Fault::Slow(from, to, by) => {
                 self.slow.insert((from, to), by);
             }
@@ -158,6 +153,14 @@ impl World {
         let machine = &self.machines[who.index()];
         if machine.suspended_at.is_none() && machine.worker.as_ref().is_some_and(|w| !w.frozen) {
             self.tell(who, now, input);
+        }
+    }
+
+    /// Another configuration, which is read at the start.
+    fn swap(&mut self, who: Member, swapped: bool) {
+        self.machines[who.index()].swapped = swapped;
+        if self.machines[who.index()].swapped_here != swapped {
+            self.kill_worker(who);
         }
     }
 
