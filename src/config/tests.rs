@@ -90,11 +90,6 @@ fn good(text: &str) -> Config {
     checked.config
 }
 
-/// What is told of it besides is not a fault.
-fn good_with_warnings(text: &str) -> Config {
-    check(text, &scene()).unwrap_or_else(|faults| panic!("{faults}")).config
-}
-
 /// The faults as they are printed, without the file's name.
 fn faults(text: &str) -> Vec<String> {
     let faults = check(text, &scene()).map(|_| ()).unwrap_err();
@@ -526,9 +521,9 @@ fn a_node_can_be_alone_and_the_other_one_can_leave() {
     assert!(matches!(config.tiebreak, Tiebreak::Witness(_)), "it may stay, for later");
     let leaves =
         |node: &str| GOOD.replacen(&format!("name = \"{node}\"\n"), &format!("name = \"{node}\"\nleaves = true\n"), 1);
-    assert_eq!(good_with_warnings(&leaves("n2")).alone, Some(Member::First));
-    assert_eq!(good_with_warnings(&leaves("n1")).alone, Some(Member::Second));
-    assert!(!good_with_warnings(&leaves("n1")).has_no_peer());
+    assert_eq!(good(&leaves("n2")).alone, Some(Member::First));
+    assert_eq!(good(&leaves("n1")).alone, Some(Member::Second));
+    assert!(!good(&leaves("n1")).has_no_peer());
     let both = leaves("n1").replacen("name = \"n2\"\n", "name = \"n2\"\nleaves = true\n", 1);
     assert!(faults(&both).iter().any(|fault| fault.contains("nobody would be left")), "{:?}", faults(&both));
 }

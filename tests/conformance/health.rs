@@ -21,7 +21,8 @@ fn http_check() -> HealthKind {
     HealthKind::Http { path: "/health?x".to_owned(), host: Some("app.example".to_owned()), status: (200, 299) }
 }
 
-/// Runs the checks of a tier on a thread of their own.
+/// Runs the checks of a tier on a thread of their own. It outlives the test: what it checks must keep its port, or it
+/// would knock at whoever gets that next.
 fn checked(handle: &hawser::web::Handle) {
     let upstreams = handle.upstreams();
     std::thread::spawn(move || control(health::run(upstreams)));
@@ -70,7 +71,7 @@ fn without_a_server_that_is_up_the_answer_is_503() {
 
 #[test]
 fn a_server_that_accepts_but_does_not_answer_fails_an_http_check_and_passes_a_tcp_check() {
-    let listener = TcpListener::bind(ANY_PORT).unwrap();
+    let listener = Box::leak(Box::new(TcpListener::bind(ANY_PORT).unwrap()));
     let address = listener.local_addr().unwrap();
     for (kind, up) in [(http_check(), false), (HealthKind::Tcp, true)] {
         let mut upstream = upstream(&[address]);
@@ -85,7 +86,8 @@ fn a_server_that_accepts_but_does_not_answer_fails_an_http_check_and_passes_a_tc
 #[test]
 fn an_http2_server_is_checked_in_http2() {
     let folder = site();
-    let (_inner, server) = start(setup(vec![folder_route("/", folder.path())], vec![]));
+    let (inner, server) = start(setup(vec![folder_route("/", folder.path())], vec![]));
+    Box::leak(Box::new(inner));
     for (path, up) in [("/", true), ("/none", false)] {
         let mut upstream = upstream(&[server]);
         upstream.http2 = true;
