@@ -293,15 +293,21 @@ mod tests {
             std::thread::sleep(Duration::from_millis(400));
             let surely_until = clock::now();
             lab.set_cable(Host::N1, Cable::Plugged).unwrap();
-            let after = clock::now();
-            std::thread::sleep(Duration::from_millis(500));
+            // A carrier may take a second to come back.
+            let served = (0..100).find_map(|_| {
+                std::thread::sleep(Duration::from_millis(50));
+                let now = clock::now();
+                let lately = judge(&prober.between(now - Duration::from_millis(40), now).unwrap());
+                (lately.probes > 5 && lately.failed == 0).then_some(now)
+            });
+            let served = served.unwrap();
 
             let good = judge(&prober.between(healthy, before - Duration::from_millis(20)).unwrap());
             assert_eq!(good.failed, 0, "{good:?}");
             assert!(good.probes > 100, "{good:?}");
             let outage = judge(&prober.between(healthy, clock::now()).unwrap());
             assert!(outage.total + PACE * 2 + outage.blind >= surely_until.since(surely_dark), "{outage:?}");
-            assert!(outage.total <= after.since(before) + Duration::from_millis(150), "{outage:?}");
+            assert!(outage.total <= served.since(before), "{outage:?}");
             assert!(outage.failed > 50, "{outage:?}");
         });
     }
