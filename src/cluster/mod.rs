@@ -38,7 +38,6 @@
 //!    `tests/kernel` and `tests/e2e`)
 //! 8. **A crash notice is a proof.** The supervisor tells the secret when the worker is dead and no address is left.
 //!    (`no_notice_while_the_worker_may_live`, `whatever_happens_a_notice_means_dead_and_gone`)
-//!
 //! 9. **Voters change by steps whose quorums share a node** ([`voters`]), and no lease outlives the second step that
 //!    rests on what was before the first. Promises belong to a voter, not to a set, so a change ends none; only what was
 //!    said in the same set counts; one node chooses each set, and has written it down before it tells of it. A third
