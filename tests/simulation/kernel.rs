@@ -66,6 +66,8 @@ pub(crate) struct Held {
     pub(crate) address: Option<Instant>,
     /// The gate is open until then.
     pub(crate) gate: Option<Instant>,
+    /// Which address it is: the group may have another one in the next configuration.
+    pub(crate) number: usize,
 }
 
 /// What the kernel of one machine holds.
@@ -84,8 +86,14 @@ impl Kernel {
         })
     }
 
-    pub(crate) fn add_address(&mut self, group: GroupName, jiffies: Instant, lifetime: Duration) {
-        self.held.entry(group).or_default().address = Some(jiffies + lifetime);
+    /// It answers for this address, whichever group it was added for.
+    pub(crate) fn answers_for(&self, number: usize, jiffies: Instant) -> bool {
+        self.held.iter().any(|(group, held)| held.number == number && self.answers(*group, jiffies))
+    }
+
+    pub(crate) fn add_address(&mut self, group: GroupName, number: usize, jiffies: Instant, lifetime: Duration) {
+        let held = self.held.entry(group).or_default();
+        (held.address, held.number) = (Some(jiffies + lifetime), number);
     }
 
     /// The first opening: a plain add.

@@ -1,6 +1,6 @@
 //! The keeper of the addresses: one call to the kernel at a time, decided at one moment and carried out at a later one.
 
-use super::{Happening, Keeper, MS, Op, Told, World};
+use super::{Happening, Keeper, MS, Op, Told, World, placed};
 use hawser::cluster::{GroupName, Input, Intent, Member, Report};
 use hawser::limits::GUARD;
 use hawser::supervisor::core::Input as Heard;
@@ -95,7 +95,9 @@ impl World {
     pub(super) fn operate(&mut self, me: Member, group: GroupName, op: Op) {
         let now = self.local(me);
         let late = self.chance.below(8 * MS); // its clock ticks every 4 ms, and may lag by another
+        let number = self.plan.groups.iter().position(|(name, _)| *name == group).unwrap_or_default();
         let machine = &mut self.machines[me.index()];
+        let number = placed(number, machine.swapped_here);
         let jiffies = machine.clock.jiffies(self.now);
         let whole = u64::try_from(machine.timing.lease.as_millis().div_ceil(1000)).unwrap();
         let lifetime = Duration::from_secs(whole + 1);
@@ -111,7 +113,7 @@ impl World {
             }
             Op::Add => {
                 // The kernel looks at lifetimes now and then.
-                machine.kernel.add_address(group, jiffies, lifetime + Duration::from_nanos(late * 100));
+                machine.kernel.add_address(group, number, jiffies, lifetime + Duration::from_nanos(late * 100));
                 keeper.renewed_at = now;
                 keeper.added = true;
             }

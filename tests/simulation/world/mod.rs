@@ -362,6 +362,13 @@ pub(crate) struct Machine {
     swapped_here: bool,
 }
 
+impl Machine {
+    /// Its kernel runs.
+    const fn answers(&self) -> bool {
+        self.powered && self.suspended_at.is_none()
+    }
+}
+
 /// A lease that some life was given, whether it lives or not.
 #[derive(Debug, Clone, Copy)]
 struct Lease {
@@ -569,24 +576,20 @@ impl World {
 
     /// Who answers for the addresses that it has for this group.
     pub(crate) fn answering(&self, group: GroupName) -> Vec<Member> {
-        NODES.into_iter().filter(|node| self.answers(*node, group)).collect()
+        let has = |node: &Member| {
+            let machine = &self.machines[node.index()];
+            machine.answers() && machine.kernel.answers(group, machine.clock.jiffies(self.now))
+        };
+        NODES.into_iter().filter(has).collect()
     }
 
     /// Who answers for this address, whichever group it is part of there.
     fn answering_for(&self, address: usize) -> Vec<Member> {
         let has = |node: &Member| {
-            let number = placed(address, self.machines[node.index()].swapped_here);
-            let Some((group, _)) = self.plan.groups.get(number).copied() else { return false };
-            self.answers(*node, group) && !arbiter::is_invisible(self.plan.local, group)
+            let machine = &self.machines[node.index()];
+            machine.answers() && machine.kernel.answers_for(address, machine.clock.jiffies(self.now))
         };
         NODES.into_iter().filter(has).collect()
-    }
-
-    fn answers(&self, node: Member, group: GroupName) -> bool {
-        let machine = &self.machines[node.index()];
-        machine.powered
-            && machine.suspended_at.is_none()
-            && machine.kernel.answers(group, machine.clock.jiffies(self.now))
     }
 
     pub(crate) fn engine(&self, of: Member) -> Option<&Engine> {
@@ -645,7 +648,8 @@ impl World {
         let local = self.plan.local;
         let visible = self.plan.groups.iter().map(|g| g.0).filter(|group| !arbiter::is_invisible(local, *group));
         let groups: Vec<GroupName> = visible.collect();
-        let double = (0..self.plan.groups.len()).any(|number| self.answering_for(number).len() > 1);
+        let seen = |number: &usize| !arbiter::is_invisible(local, self.plan.groups[*number].0);
+        let double = (0..self.plan.groups.len()).filter(seen).any(|number| self.answering_for(number).len() > 1);
         if let Some(since) = self.double_since {
             self.double_ns += self.now - since;
             self.double_since = None;
