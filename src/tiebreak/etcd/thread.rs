@@ -9,6 +9,7 @@ use crate::{
     limits::{ETCD_GOODBYE, ETCD_QUEUE_MAX},
 };
 use std::{
+    collections::BTreeSet,
     future::{Future, pending},
     io,
     pin::Pin,
@@ -162,19 +163,24 @@ async fn landing(flight: &mut Option<Flight>) -> (Link, u64, Result<Vec<Seen>, S
     }
 }
 
-/// Says in the log when etcd goes and comes, once each.
+/// Says in the log when etcd goes and comes, once each; and why it does not answer, each reason once. The first is
+/// often that it is not up yet, and hides that its certificate is not believed.
 #[derive(Debug, Default)]
 struct Reached {
     failures: u32,
+    reasons: BTreeSet<String>,
 }
 
 /// One member that does not answer is no news while the next one does.
 const NEWS_AFTER: u32 = 3;
+/// Most reasons that are told of one silence.
+const REASONS_MAX: usize = 8;
 
 impl Reached {
     fn lost(&mut self, why: &str) {
         self.failures = self.failures.saturating_add(1);
-        if self.failures == NEWS_AFTER {
+        let is_news = self.failures >= NEWS_AFTER && self.reasons.len() < REASONS_MAX;
+        if is_news && self.reasons.insert(why.to_owned()) {
             tracing::warn!(why, "etcd does not answer: the nodes have only each other's votes");
         } else {
             tracing::debug!(why, failures = self.failures, "a question to etcd was not answered");
@@ -185,7 +191,7 @@ impl Reached {
         if self.failures >= NEWS_AFTER {
             tracing::info!("etcd answers again");
         }
-        self.failures = 0;
+        *self = Self::default();
     }
 }
 
