@@ -115,6 +115,8 @@ pub const SEAL_CACHE_PER_SENDER: usize = 4;
 pub const ADMIN_BODY_BYTES_MAX: usize = 64 * 1024;
 /// Admin connections that are served at once.
 pub const ADMIN_CONNECTIONS_MAX: usize = 32;
+/// How long the command line waits for an answer that takes no work.
+pub const ADMIN_LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one admin connection may last: longer than a drain.
 pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest queue of notes that wait for the control runtime.

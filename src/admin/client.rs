@@ -1,7 +1,7 @@
 //! Asks a node's daemon, for the CLI.
 
 use super::api::Failed;
-use crate::limits::ADMIN_TIMEOUT;
+use crate::limits::{ADMIN_LOOK_TIMEOUT, ADMIN_TIMEOUT};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -23,6 +23,13 @@ pub enum Error {
         /// Why.
         cause: io::Error,
     },
+    /// Somebody listens on the socket, and does not answer.
+    Hangs {
+        /// The socket.
+        socket: PathBuf,
+        /// How long it was waited for.
+        patience: std::time::Duration,
+    },
     /// The answer could not be read.
     Garbled(String),
     /// The daemon refused.
@@ -39,6 +46,10 @@ impl fmt::Display for Error {
                 } else {
                     write!(f, "no daemon answers at {socket}: {cause}; is `hawser run` running? --socket names another")
                 }
+            }
+            Self::Hangs { socket, patience } => {
+                let (socket, waited) = (socket.display(), patience.as_secs());
+                write!(f, "the daemon at {socket} does not answer for {waited} s: it hangs, or is stopped; see its log")
             }
             Self::Garbled(why) => write!(f, "cannot read the daemon's answer: {why}"),
             Self::Refused(why) => f.write_str(why),
@@ -68,11 +79,12 @@ pub fn post<T: DeserializeOwned>(socket: &Path, path: &str, wish: &impl Serializ
 fn ask<T: DeserializeOwned>(socket: &Path, method: Method, path: &str, body: Bytes) -> Result<T, Error> {
     let silent = |cause| Error::Silent { socket: socket.to_owned(), cause };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(silent)?;
+    let patience = if method == Method::GET { ADMIN_LOOK_TIMEOUT } else { ADMIN_TIMEOUT };
     runtime.block_on(async {
         let work = exchange(socket, method, path, body);
-        let (status, bytes) = match timeout(ADMIN_TIMEOUT, work).await {
+        let (status, bytes) = match timeout(patience, work).await {
             Ok(done) => done?,
-            Err(_) => return Err(silent(io::ErrorKind::TimedOut.into())),
+            Err(_) => return Err(Error::Hangs { socket: socket.to_owned(), patience }),
         };
         if status == StatusCode::OK {
             return serde_json::from_slice(&bytes).map_err(|e| Error::Garbled(e.to_string()));

@@ -245,19 +245,23 @@ fn folder_of(file: &Path) -> &Path {
 }
 
 fn describe(config: &Config) -> String {
-    let [first, second] = &config.nodes;
+    let members = match config.alone {
+        Some(alone) => format!("{} alone (nobody takes over when it fails)", config.nodes[alone.index().min(1)].name),
+        None => {
+            let [first, second] = &config.nodes;
+            format!("{} and {}, {}", first.name, second.name, describe_tiebreak(&config.tiebreak))
+        }
+    };
+    let caveat = config.tiebreak.kind().caveat().filter(|_| config.alone.is_none());
     let vips = config.groups.iter().map(|group| group.vips.len()).sum();
     format!(
-        "cluster {} of {} and {}, {}; {} with {}; {}, {}{}",
+        "cluster {} of {members}; {} with {}; {}, {}{}",
         config.cluster.name,
-        first.name,
-        second.name,
-        describe_tiebreak(&config.tiebreak),
         count(config.groups.len(), "group"),
         count(vips, "vip"),
         count(config.web.listeners.len(), "listener"),
         count(config.web.upstreams.len(), "upstream"),
-        config.tiebreak.kind().caveat().map(|caveat| format!("; mind that {caveat}")).unwrap_or_default(),
+        caveat.map(|caveat| format!("; mind that {caveat}")).unwrap_or_default(),
     )
 }
 

@@ -55,8 +55,9 @@ impl Witness {
                 self.take_stance(now, from.member, stance);
                 None
             }
-            Message::Hello
-            | Message::Ack(_)
+            // A node that wants this witness, and does not count on it yet, asks whether it is there.
+            Message::Hello => Some(Message::Hello),
+            Message::Ack(_)
             | Message::PreVoteAnswer(_)
             | Message::VoteAnswer(_)
             | Message::Offer { .. }

@@ -10,7 +10,7 @@ use crate::{
     cluster::{Command, Fitness, GroupName, Layers, Name, STATE_GROUP, engine::MemberView},
     config::{Config, HealthKind},
     driver::{DriverHandle, Seen},
-    limits::{LATE_MINUTES, LEASE_PER_LATENESS_MIN},
+    limits::{LATE_MINUTES, LEASE_MAX, LEASE_PER_LATENESS_MIN},
     replicate::{HistoryEntry, Standby, StateHandle},
     time::{Duration, Instant},
     web,
@@ -121,6 +121,8 @@ impl NodeDesk {
                 None => (false, "is not heard"),
             }
         };
+        // The flag that another command has just set is heard of a heartbeat later.
+        let (ready, why) = if self.state.is_standby(&other) { (false, "is in standby itself") } else { (ready, why) };
         if ready {
             return Ok(());
         }
@@ -310,12 +312,17 @@ fn late(status: &Status) -> Option<String> {
     let (recent, factor) = (status.recent_tick_ms, f64::from(LEASE_PER_LATENESS_MIN));
     #[expect(clippy::cast_precision_loss, reason = "a lease is a small number of milliseconds")]
     let lease = status.lease_ms as f64;
-    (recent * factor > lease).then(|| {
+    let wanted = recent * factor;
+    let remedy = if wanted <= LEASE_MAX.as_secs_f64() * 1000.0 {
+        format!("give the machine more time, or make the lease {wanted:.0} ms or longer ({factor} times as long)")
+    } else {
+        "no lease is long enough for that: find out what stops this machine".to_owned()
+    };
+    (wanted > lease).then(|| {
         format!(
             "the cluster thread was called {recent:.0} ms late in the last {LATE_MINUTES} minutes, and the lease is {} ms: \
-             give the machine more time, or make the lease {:.0} ms or longer ({factor} times as long)",
-            status.lease_ms,
-            recent * factor
+             {remedy}",
+            status.lease_ms
         )
     })
 }

@@ -252,12 +252,13 @@ fn swap(world: &mut World, seed: u64) {
     }
     let node = chance.pick(&NODES);
     let first = chance.between(200, 5_000) * MS;
-    let second = first + chance.between(100, 2_500) * MS;
+    let second = first + chance.between(100, 1_400) * MS;
     world.at(first, Fault::Swap(node, true));
     for node in NODES {
         let back = chance.per_mille(500);
         world.at(second, Fault::Swap(node, back));
-        world.at(TROUBLE, Fault::Swap(node, false));
+        // A restart takes its time, and who was just told to stop hands over first.
+        world.at(TROUBLE - 1_500 * MS, Fault::Swap(node, false));
     }
 }
 

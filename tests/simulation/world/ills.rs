@@ -159,7 +159,8 @@ impl World {
     /// Another configuration, which is read at the start.
     fn swap(&mut self, who: Member, swapped: bool) {
         self.machines[who.index()].swapped = swapped;
-        if self.machines[who.index()].swapped_here != swapped {
+        let machine = &self.machines[who.index()];
+        if machine.swapped_here != swapped && machine.suspended_at.is_none() {
             self.kill_worker(who);
         }
     }

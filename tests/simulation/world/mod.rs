@@ -3,7 +3,7 @@
 use crate::kernel::{Clock, Kernel};
 use hawser::cluster::{
     Arbiter, Engine, Event, Fitness, GroupName, Incarnation, Intent, Member, Memory, Message, Name, Secret, SecretHash,
-    Sessions, SetTag, Term, Timing, Voter, Witness,
+    Sessions, SetTag, Sets, Term, Timing, Voter, VoterSet, Witness,
 };
 use hawser::limits::GUARD;
 use hawser::supervisor::core::{Core, Input as Heard};
@@ -90,6 +90,12 @@ fn placed(number: usize, swapped: bool) -> usize {
         0 | 1 if swapped => 1 - number,
         other => other,
     }
+}
+
+/// What the disk of a member of a cluster that has formed holds: a node's first memory names who votes.
+fn remembered(member: Member, plan: &Plan) -> Memory {
+    let in_force = (member != Member::Witness).then(|| VoterSet::first(Want::Usual.members(plan)));
+    Memory { sets: Sets { in_force, next: None }, ..Memory::default() }
 }
 
 /// What a world is made with.
@@ -426,7 +432,7 @@ impl World {
         let machines = Member::ALL.map(|m| Machine {
             clock: Clock::new(chance.between(1, 1000) * 1_000_000_000, plan.ppm[m.index()]),
             kernel: Kernel { gated: plan.gated, ..Kernel::default() },
-            disk: plan.formed.then(Memory::default),
+            disk: plan.formed.then(|| remembered(m, &plan)),
             timing: plan.timing,
             want: Want::Usual,
             disk_takes: 0,
