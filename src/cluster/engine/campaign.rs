@@ -85,7 +85,7 @@ impl Engine {
     /// Nothing stands in the way of a campaign.
     fn may_campaign(&mut self, name: GroupName) -> bool {
         let Some(group) = self.groups.get(&name) else { return false };
-        let outside = !self.members().includes(self.setup.me.member) || (self.is_to_leave() && self.peer_can_take());
+        let outside = !self.members().includes(self.setup.me.member) || self.makes_way();
         if outside
             || self.stopping.is_some()
             || self.stands_by(name)

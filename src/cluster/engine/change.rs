@@ -137,6 +137,14 @@ impl Engine {
         !self.setup.wanted.includes(self.setup.me.member)
     }
 
+    /// This node is to leave, and the other one, which has the same configuration, can take what it owns. Where each file
+    /// says that its own node leaves, both stay.
+    pub(super) fn makes_way(&self) -> bool {
+        self.is_to_leave()
+            && self.peer_can_take()
+            && self.peer_word().is_some_and(|word| word.config == self.setup.config)
+    }
+
     /// Whether the wanted third voter answers.
     pub(super) const fn third_is_ready(&mut self, ready: bool) {
         self.change.ready = ready;

@@ -37,7 +37,7 @@ impl Engine {
         let cause = match self.stopping {
             Some(stopping) => stopping.cause,
             None if self.stands_by(name) => Cause::Standby,
-            None if self.is_to_leave() && self.peer_can_take() => Cause::Standby,
+            None if self.makes_way() => Cause::Standby,
             None if self.fitness == Fitness::Unfit && !moved_for_unfitness => Cause::Unfit,
             None => return,
         };
