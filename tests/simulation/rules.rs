@@ -193,6 +193,16 @@ fn every_group_of_the_largest_cluster_is_acknowledged() {
 }
 
 #[test]
+fn a_witness_answers_whoever_asks_whether_it_is_there_as_often_as_he_asks() {
+    // Of no set yet, so that nothing it is told is of another one.
+    let mut witness = Witness::new(at(0), life(Witness, 9), None, hash);
+    for ms in [1, 2, 30_000] {
+        let answer = witness.handle(at(ms), life(Second, 2), &Message::Hello);
+        assert_eq!(answer, [WitnessAction::Send(Second, Message::Hello)]);
+    }
+}
+
+#[test]
 fn the_largest_heartbeat_fits_one_datagram() {
     let name = |number| Name::new(&format!("{number:032}")).unwrap();
     let line = |number| {
