@@ -100,7 +100,7 @@ fn cache_control(report: &mut Report, section: &mut Section<'_>) -> Vec<(String,
             let what = format!("\"{}\" is not a pattern", pattern.value);
             let help = "write one for names, like \"*.css\", or for paths below the route, like \"/assets/*\"";
             report.fault(pattern.line, &place, wrong(what, help));
-        } else if value.is_empty() || !is_header_text(&value) {
+        } else if !is_header_text(&value) || !value.bytes().any(|byte| byte.is_ascii_alphabetic()) {
             let what = format!("\"{value}\" is not a value of Cache-Control");
             report.fault(pattern.line, &place, wrong(what, "write one like \"public, max-age=3600\""));
         } else {

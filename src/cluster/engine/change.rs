@@ -190,6 +190,10 @@ impl Engine {
         }
         set.members.step_toward(&self.setup.wanted)?;
         let joining = self.is_alone();
+        // Whose file wants nothing else does not say where it stands.
+        if self.peer_word().is_some_and(|word| word.config != self.setup.config) {
+            return Some(Obstacle::ConfigDiffers);
+        }
         let Some((said_at, peer)) = &self.change.peer else { return Some(Obstacle::PeerSilent) };
         if self.now >= *said_at + self.setup.timing.heard() || !(joining || self.peer_answers()) {
             return Some(Obstacle::PeerSilent);
